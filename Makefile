@@ -1,0 +1,61 @@
+# `make demo` shows zart at work; `make test` sets everything up and runs every check.
+# Another interpreter: make test PYTHON=python3.13     Part of the tests: make test ARGS="-m postgres"
+
+PYTHON ?= python3
+ARGS ?=
+
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv-$(VERSION)
+BIN := $(VENV)/bin
+# As many workers as cores, at least 2 so that the tests always run side by side, at most 4.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
+
+# pyright and npm keep what they fetch inside the venv, so that no home directory is needed.
+export PYRIGHT_PYTHON_FORCE_VERSION := $(shell sed -n 's/^pyright==//p' constraints.txt)
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/$(VENV)/pyright
+export npm_config_cache := $(CURDIR)/$(VENV)/npm
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check databases bench format clean
+
+help:
+	@echo "make demo      see zart at work, on SQLite, nothing else needed"
+	@echo "make test      every check, then every test, on all three databases"
+	@echo "make check     format, lint, types and import direction only"
+	@echo "make bench     the benchmarks"
+	@echo "make format    write files in the project's format"
+	@echo "make clean     remove everything that was made here"
+
+demo: .venv/ready
+	@.venv/bin/zart demo
+
+test: $(VENV)/ready databases check
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/ready databases
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+format: $(VENV)/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+databases:
+	@scripts/install-databases
+
+.venv/ready: pyproject.toml constraints.txt scripts/make-venv
+	@scripts/make-venv $(PYTHON) .venv
+
+$(VENV)/ready: pyproject.toml constraints.txt scripts/make-venv
+	@scripts/make-venv $(PYTHON) $(VENV) dev
+
+clean:
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

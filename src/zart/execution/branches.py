@@ -1,0 +1,203 @@
+"""The branches of a run, and when they rest.
+
+A handler may run several branches at once (``asyncio.gather``, ``TaskGroup``). A branch at a
+durable wait does not stop its siblings; the run is suspended when every branch waits. Branches
+are told from what asyncio shows of its tasks: one that stands in ``gather``, a ``TaskGroup``,
+``wait`` or at another task waits through those tasks; one that stands at something else (a
+socket, a lock) may go on by itself, so the run stays in memory until it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+__all__ = ["Branches", "Suspension", "Waiting"]
+
+
+class Suspension(BaseException):
+    """Unwinds a handler whose run gives its slot back. Not an `Exception`: let it pass."""
+
+
+class Waiting(msgspec.Struct, eq=False):
+    """One branch at a durable wait.
+
+    It goes on when ``ready`` says so, or at ``due_at``. ``pending`` counts the children it waits
+    for, so that the last of them ends the wait; 0 for waits that any wake may end.
+    """
+
+    name: str
+    ready: Callable[[], bool]
+    due_at: int | None = None
+    pending: int = 0
+    timer: Any = None
+
+
+class Branches:
+    """Counts what a run is doing and suspends it when all its branches wait."""
+
+    def __init__(self, root: asyncio.Task[Any], on_rest: Callable[[], None]) -> None:
+        self._root = root
+        self._on_rest = on_rest
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[asyncio.Future[None], tuple[Waiting, asyncio.Task[Any] | None]] = {}
+        self._busy = 0
+        self._scheduled = False
+        self._watched: set[asyncio.Task[Any]] = set()
+        self.suspended: list[Waiting] | None = None
+        """The waits that the run was suspended at; None while it is not."""
+
+    @property
+    def alone(self) -> bool:
+        """True when the present task is the only branch and nothing is under way."""
+        return (
+            self._busy == 0
+            and not self._waiting
+            and not self._tasks
+            and asyncio.current_task() is self._root
+        )
+
+    def enter(self) -> None:
+        """A durable operation begins."""
+        self._busy += 1
+        task = asyncio.current_task()
+        if task is not self._root and task is not None:
+            self.know(task)
+
+    def leave(self) -> None:
+        """A durable operation has ended."""
+        self._busy -= 1
+        if self._waiting and not self._busy:
+            self.settle()
+
+    def know(self, task: asyncio.Task[Any]) -> None:
+        """Remember a task as a branch of this run."""
+        if task not in self._tasks:
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self.settle()
+
+    def suspend(self, waiting: Waiting) -> None:
+        """Suspend at once: the only branch waits."""
+        self.suspended = [waiting]
+        raise Suspension
+
+    async def wait(self, waiting: Waiting) -> None:
+        """Wait in place, until the wait is over or every other branch waits too."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.current_task()
+        if task is not None and task is not self._root:
+            self.know(task)
+        self._waiting[future] = (waiting, task)
+        self.settle()
+        try:
+            await future
+        finally:
+            del self._waiting[future]
+
+    @property
+    def waits(self) -> bool:
+        """True when a branch waits in place."""
+        return bool(self._waiting)
+
+    def look(self) -> None:
+        """Let those branches go on whose wait is over."""
+        for future, (waiting, _) in list(self._waiting.items()):
+            if not future.done() and waiting.ready():
+                future.set_result(None)
+
+    def settle(self) -> None:
+        """Look soon whether every branch waits."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._scheduled = False
+        if self._busy or not self._waiting or self.suspended is not None:
+            return
+        if any(future.done() for future in self._waiting):
+            return
+        resting = {task for _, task in self._waiting.values()}
+        for task in (self._root, *self._tasks):
+            if (stirring := _stirring(task, resting, set())) is not None:
+                # It has not come to rest; look again when it ends or makes a durable call.
+                if stirring not in self._watched and stirring is not self._root:
+                    self._watched.add(stirring)
+                    stirring.add_done_callback(self._stirred)
+                return
+        self.suspended = [waiting for waiting, _ in self._waiting.values()]
+        self._on_rest()
+        for future in self._waiting:
+            future.set_exception(Suspension())
+
+    def _stirred(self, task: asyncio.Task[Any]) -> None:
+        self._watched.discard(task)
+        self.settle()
+
+    async def end(self) -> None:
+        """Cancel the branches that are left when the handler has ended."""
+        while left := [task for task in self._tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=1)
+            if not [task for task in left if task.done()]:
+                return
+
+
+def _stirring(
+    task: asyncio.Task[Any], resting: set[asyncio.Task[Any] | None], seen: set[Any]
+) -> asyncio.Task[Any] | None:
+    """A task that may go on by itself, among this one and those it waits for."""
+    if task in resting or task in seen or task.done():
+        return None
+    seen.add(task)
+    awaited = _awaited(task)
+    if awaited is None:
+        return task
+    for other in awaited:
+        if not isinstance(other, asyncio.Task):
+            if other.done():
+                continue
+            return task
+        if (found := _stirring(other, resting, seen)) is not None:
+            return found
+    return None
+
+
+def _awaited(task: asyncio.Task[Any]) -> Iterable[asyncio.Future[Any]] | None:
+    """The futures that a task waits for through asyncio's own structures, or None."""
+    future = getattr(task, "_fut_waiter", None)
+    if future is None:
+        return None
+    if isinstance(future, asyncio.Task):
+        return (future,)
+    children = getattr(future, "_children", None)  # gather
+    if children is not None:
+        return list(children)
+    frame = _innermost_frame(task)
+    if frame is None:
+        return None
+    name, variables = frame.f_code.co_qualname, frame.f_locals
+    if name in ("TaskGroup.__aexit__", "TaskGroup._aexit"):
+        return list(variables["self"]._tasks)  # noqa: SLF001
+    if name == "_wait" and "fs" in variables:
+        return list(variables["fs"])
+    if name == "wait_for" and isinstance(variables.get("fut"), asyncio.Future):
+        return (variables["fut"],)
+    return None
+
+
+def _innermost_frame(task: asyncio.Task[Any]) -> Any:
+    coroutine: Any = task.get_coro()
+    while True:
+        inner = getattr(coroutine, "cr_await", None)
+        if inner is None or not hasattr(inner, "cr_frame"):
+            return getattr(coroutine, "cr_frame", None)
+        coroutine = inner

@@ -1,0 +1,139 @@
+"""Errors, on their way into the record and back.
+
+What the first run sees is what a replay sees: an error is recorded first and then raised from
+its record, both times.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+
+import msgspec
+
+from zart.errors import StepCancelledError, StepFailedError, StepTimedOutError, ZartError
+from zart.models import Failure, Outcome
+from zart.serialization import Serializer
+
+__all__ = ["failed_steps", "failure_of", "read_failure", "step_error", "write_failure"]
+
+_TRACEBACK_LIMIT = 16_000
+_MESSAGE_LIMIT = 16_000
+
+
+def type_name(kind: type[BaseException]) -> str:
+    """The name an error's type is recorded under."""
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def failure_of(
+    error: BaseException, *, step: str = "", business: bool = False, serializer: Serializer
+) -> Failure:
+    """An error as it is recorded; a business error keeps its arguments where they can be stored."""
+    arguments = None
+    if business:
+        try:
+            arguments = serializer.shape(list).encode(list(error.args))
+        except ZartError:
+            arguments = None
+    trace = "".join(traceback.format_exception(error))
+    return Failure(
+        type=type_name(type(error)),
+        message=_storable(str(error))[:_MESSAGE_LIMIT],
+        traceback=_storable(trace)[-_TRACEBACK_LIMIT:],
+        arguments=arguments,
+        step=step,
+        retryable=not business,
+    )
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_failure(failure: Failure) -> str:
+    """The JSON of a failure."""
+    return msgspec.json.encode(failure).decode()
+
+
+def read_failure(text: str) -> Failure:
+    """The failure in a JSON text."""
+    return msgspec.json.decode(text, type=Failure)
+
+
+def step_error(
+    name: str,
+    outcome: str,
+    failure: Failure,
+    raises: tuple[type[BaseException], ...],
+    serializer: Serializer,
+) -> BaseException:
+    """The exception that a step's recorded failure is raised as."""
+    if outcome == Outcome.TIMED_OUT:
+        return StepTimedOutError(
+            f"step {name!r} timed out: {failure.message}",
+            step=name,
+            error_type=failure.type,
+            message=failure.message,
+            traceback=failure.traceback,
+        )
+    if outcome == Outcome.CANCELLED:
+        return StepCancelledError(f"step {name!r} was cancelled", step=name)
+    if not failure.retryable:
+        for kind in raises:
+            found = _find(kind, failure.type)
+            if found is not None:
+                return _rebuilt(found, name, failure, serializer)
+    return StepFailedError(
+        f"step {name!r} failed: {failure.type}: {failure.message}",
+        step=name,
+        error_type=failure.type,
+        message=failure.message,
+        traceback=failure.traceback,
+    )
+
+
+def _find(kind: type[BaseException], recorded: str) -> type[BaseException] | None:
+    """The recorded type among a listed type and its subclasses."""
+    if type_name(kind) == recorded:
+        return kind
+    for child in kind.__subclasses__():
+        if (found := _find(child, recorded)) is not None:
+            return found
+    return None
+
+
+def _rebuilt(
+    kind: type[BaseException], step: str, failure: Failure, serializer: Serializer
+) -> BaseException:
+    arguments: list[object] = [failure.message]
+    if failure.arguments is not None:
+        arguments = serializer.shape(list).decode(failure.arguments)
+    try:
+        error = kind(*arguments)
+    except Exception:
+        # A constructor that takes something else than it passes on as args.
+        error = kind.__new__(kind)
+        error.args = tuple(arguments)
+    error.__zart_step__ = step  # type: ignore[attr-defined]
+    return error
+
+
+def failed_steps(error: BaseException) -> Iterator[str]:
+    """Names of the steps whose recorded failure an error is, or was raised from."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        link = pending.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        if isinstance(link, StepFailedError | StepTimedOutError | StepCancelledError):
+            yield link.step
+        elif isinstance(name := getattr(link, "__zart_step__", None), str):
+            yield name
+        if isinstance(link, BaseExceptionGroup):
+            pending.extend(link.exceptions)
+        pending.append(link.__cause__)

@@ -1,0 +1,102 @@
+"""Handlers: the code of a task."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from zart.annotations import parameter_types, return_type
+from zart.duration import Duration, seconds
+from zart.errors import DefinitionError
+from zart.execution.retry import RetryConfig
+from zart.models import Failure
+from zart.scheduler.naming import checked
+
+if TYPE_CHECKING:
+    from zart.execution.context import TaskContext
+
+__all__ = ["DEFAULT_BACKOFF", "TaskHandler"]
+
+D = TypeVar("D")
+O = TypeVar("O")  # noqa: E741
+
+DEFAULT_BACKOFF = RetryConfig.exponential(0, "1s", max_delay="5m", jitter=0.1)
+
+
+class TaskHandler(ABC, Generic[D, O]):
+    """The code of a task, as a class: ``TaskHandler[Order, str]`` takes an Order, gives a str.
+
+    ``name`` is what executions are found by; it must not change while any are alive. ``timeout``
+    bounds the whole execution from its first start. ``max_retries`` is how often the run is tried
+    again after a failure that escaped it, each time keeping its recorded steps; ``retry`` says
+    when, and which errors are worth it.
+
+    ::
+
+        class Checkout(zart.TaskHandler[Order, str]):
+            name = "checkout"
+            max_retries = 3
+
+            async def run(self, ctx: zart.TaskContext, data: Order) -> str:
+                return await ctx.step("charge", charge_card, data.card, data.total)
+    """
+
+    name: str = ""
+    timeout: ClassVar[Duration | None] = None
+    max_retries: ClassVar[int] = 0
+    retry: ClassVar[RetryConfig | None] = None
+    data_type: Any = Any
+    output_type: Any = Any
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if inspect.isabstract(cls):
+            return
+        if cls.timeout is not None:
+            seconds(cls.timeout, what=f"{cls.__name__}.timeout")
+        if not inspect.iscoroutinefunction(cls.run):
+            raise DefinitionError(f"{cls.__name__}.run must be an async def")
+        if not cls.name:
+            cls.name = cls.__name__
+        checked(cls.name, f"{cls.__name__}.name")
+        cls.data_type, cls.output_type = _declared_types(cls)
+
+    @abstractmethod
+    async def run(self, ctx: TaskContext, data: D) -> O:
+        """The workflow: ordinary code, whose steps go through ``ctx``."""
+
+    async def on_failure(self, ctx: TaskContext, failure: Failure) -> None:
+        """Compensate, when the execution has failed for good; its steps are durable too."""
+
+    def __zart_types__(self, data: D, /) -> O:
+        raise NotImplementedError
+
+    @property
+    def compensates(self) -> bool:
+        """True when the class has an ``on_failure`` of its own."""
+        return type(self).on_failure is not TaskHandler.on_failure
+
+    def backoff(self) -> RetryConfig:
+        """The rule for the execution's own retries."""
+        if self.retry is not None:
+            return self.retry
+        return RetryConfig(
+            self.max_retries,
+            DEFAULT_BACKOFF.initial,
+            DEFAULT_BACKOFF.factor,
+            DEFAULT_BACKOFF.max_delay,
+            DEFAULT_BACKOFF.jitter,
+        )
+
+
+def _declared_types(cls: type[TaskHandler[Any, Any]]) -> tuple[Any, Any]:
+    """The types in ``TaskHandler[D, O]``, or else in the annotations of ``run``."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        origin = get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, TaskHandler):
+            arguments = get_args(base)
+            if len(arguments) == 2 and not any(isinstance(a, TypeVar) for a in arguments):
+                return arguments
+    types = [t for n, t in parameter_types(cls.run).items() if n not in ("self", "ctx")]
+    return (types[0] if types else Any), return_type(cls.run)

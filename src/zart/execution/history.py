@@ -1,0 +1,145 @@
+"""What a run has recorded, as replay reads it: in memory, complete, a miss is final."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+from zart.errors import DivergenceError, DuplicateStepError
+from zart.models import ClaimedTask, Event, Outcome, Recorded, RecordedAttempt
+
+__all__ = ["History", "scope"]
+
+scope: ContextVar[str] = ContextVar("zart_scope", default="")
+"""What stands before the names of steps here: a loop's iteration, or ``on_failure/``."""
+
+
+class History:
+    """A run's recorded steps, failed attempts and mailbox, and the names it has used so far."""
+
+    __slots__ = ("_attempts", "_mailbox", "_numbers", "_records", "_used", "position", "wake")
+
+    def __init__(self, task: ClaimedTask) -> None:
+        self._records: dict[str, Recorded] = {r.name: r for r in task.steps}
+        self._attempts: dict[str, RecordedAttempt] = {a.step: a for a in task.attempts}
+        self._mailbox: list[Event] = list(task.events)
+        self._used: set[str] = set()
+        self._numbers: dict[str, int] = {}
+        self.position = max((r.position for r in task.steps), default=0)
+        self.wake = task.wake_sequence
+
+    def refresh(self, task: ClaimedTask) -> None:
+        """Take in what has come since: outcomes of distributed steps and children, events."""
+        for record in task.steps:
+            known = self._records.get(record.name)
+            if known is None or known.outcome is None:
+                self._records[record.name] = record
+        self._mailbox = list(task.events)
+        self.wake = task.wake_sequence
+
+    # -- names --------------------------------------------------------------------------------
+
+    def name(self, explicit: str) -> str:
+        """The full name of a step that the handler named; each may be used once in a run."""
+        full = scope.get() + explicit
+        if full in self._used:
+            raise DuplicateStepError(
+                f"step name {full!r} is used twice in this run. Each name stands for one recorded"
+                " result: give the second step a name of its own, such as"
+                f" {explicit + '-2'!r}, or put what it is about into the name"
+            )
+        self._used.add(full)
+        return full
+
+    def numbered(self, base: str) -> str:
+        """The full name of a call without a name of its own: ``charge``, ``charge#2``, ..."""
+        full = scope.get() + base
+        number = self._numbers.get(full, 0) + 1
+        self._numbers[full] = number
+        name = full if number == 1 else f"{full}#{number}"
+        if name in self._used:
+            return self.name(name.removeprefix(scope.get()))
+        self._used.add(name)
+        return name
+
+    def count(self, base: str) -> int:
+        """The next number of something that is counted within the present scope, from 1."""
+        full = scope.get() + base
+        number = self._numbers.get(full, 0) + 1
+        self._numbers[full] = number
+        return number
+
+    def forget(self, prefix: str) -> list[str]:
+        """Drop all that is known under a prefix; gives the names of the steps that were there."""
+        names = [name for name in self._used if name.startswith(prefix)]
+        self._used.difference_update(names)
+        for number in [key for key in self._numbers if key.startswith(prefix)]:
+            del self._numbers[number]
+        for name in names:
+            self._records.pop(name, None)
+            self._attempts.pop(name, None)
+        return names
+
+    # -- records ------------------------------------------------------------------------------
+
+    def find(self, name: str, kind: str) -> Recorded | None:
+        """What is recorded under a name; raises `DivergenceError` for another kind of record."""
+        record = self._records.get(name)
+        if record is not None and record.kind != kind:
+            raise DivergenceError(
+                f"the history has a {record.kind} under the name {name!r}, the code asks for a"
+                f" {kind}: the workflow has been changed under a running execution. Give the new"
+                " call another name, or guard it with `patched`"
+            )
+        return record
+
+    def add(self, record: Recorded) -> None:
+        """Note what this run has just recorded."""
+        self._records[record.name] = record
+
+    def next_position(self) -> int:
+        """The place of a new record in the timeline."""
+        self.position += 1
+        return self.position
+
+    def unused(self) -> bool:
+        """True while the history holds steps that this run has not come to yet."""
+        return any(name not in self._used for name in self._records)
+
+    def attempt(self, name: str) -> RecordedAttempt | None:
+        """The last failed attempt of a step without an outcome."""
+        return self._attempts.get(name)
+
+    def outcome_of(self, name: str) -> str | None:
+        """The outcome under a name, None while there is none."""
+        record = self._records.get(name)
+        return None if record is None else record.outcome
+
+    def open(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that have no outcome."""
+        return [name for name in names if self.outcome_of(name) is None]
+
+    def failed(self, names: Iterable[str]) -> str | None:
+        """The first of the names whose outcome is not ok."""
+        for name in names:
+            if self.outcome_of(name) not in (None, Outcome.OK):
+                return name
+        return None
+
+    # -- mailbox ------------------------------------------------------------------------------
+
+    def take(self, event: str) -> Event | None:
+        """The first event of a name, out of the mailbox."""
+        for index, letter in enumerate(self._mailbox):
+            if letter.name == event:
+                return self._mailbox.pop(index)
+        return None
+
+    def has_mail(self, event: str) -> bool:
+        """True when an event of this name lies in the mailbox."""
+        return any(letter.name == event for letter in self._mailbox)
+
+    def put_back(self, letter: Event) -> None:
+        """Return an event that could not be taken."""
+        self._mailbox.append(letter)
+        self._mailbox.sort(key=lambda e: e.sequence)

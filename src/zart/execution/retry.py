@@ -1,0 +1,101 @@
+"""Retry rules."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Self
+
+from zart.duration import Duration, seconds
+from zart.errors import DefinitionError
+
+__all__ = ["RetryConfig"]
+
+
+@dataclass(frozen=True)
+class RetryConfig:
+    """How often and when a failed step or execution is tried again.
+
+    Made by `none`, `fixed` and `exponential`. ``max_retries`` counts the tries after the first;
+    ``only`` lists the error types that are worth another try (all `Exception` by default) and
+    ``never`` those that are not.
+
+    ::
+
+        RetryConfig.exponential(5, "1s", max_delay="1m", jitter=0.2, never=(ValueError,))
+    """
+
+    max_retries: int = 0
+    initial: float = 0.0
+    factor: float = 1.0
+    max_delay: float = 3600.0
+    jitter: float = 0.0
+    only: tuple[type[BaseException], ...] = (Exception,)
+    never: tuple[type[BaseException], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.max_retries < 0:
+            raise DefinitionError(f"max_retries must not be negative, not {self.max_retries}")
+        if not 0 <= self.jitter <= 1:
+            raise DefinitionError(f"jitter is a share between 0 and 1, not {self.jitter}")
+
+    @classmethod
+    def none(cls) -> Self:
+        """No retry: the first failure counts."""
+        return cls()
+
+    @classmethod
+    def fixed(
+        cls,
+        max_retries: int,
+        delay: Duration,
+        *,
+        jitter: float = 0.0,
+        only: tuple[type[BaseException], ...] = (Exception,),
+        never: tuple[type[BaseException], ...] = (),
+    ) -> Self:
+        """Up to ``max_retries`` more tries, each after the same delay."""
+        pause = seconds(delay, what="delay")
+        return cls(max_retries, pause, 1.0, max(pause, 3600.0), jitter, only, never)
+
+    @classmethod
+    def exponential(
+        cls,
+        max_retries: int,
+        initial: Duration,
+        *,
+        max_delay: Duration = "1h",
+        factor: float = 2.0,
+        jitter: float = 0.0,
+        only: tuple[type[BaseException], ...] = (Exception,),
+        never: tuple[type[BaseException], ...] = (),
+    ) -> Self:
+        """Up to ``max_retries`` more tries, the delay growing by ``factor`` up to ``max_delay``.
+
+        ``jitter`` is the share of each delay that is left to chance, between 0 and 1.
+        """
+        return cls(
+            max_retries,
+            seconds(initial, what="initial"),
+            factor,
+            seconds(max_delay, what="max_delay"),
+            jitter,
+            only,
+            never,
+        )
+
+    def allows(self, error: BaseException, attempt: int) -> bool:
+        """True when this error of this attempt (from 1) is worth another try."""
+        return (
+            attempt <= self.max_retries
+            and isinstance(error, self.only)
+            and not isinstance(error, self.never)
+        )
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after the failure of this attempt (from 1)."""
+        try:
+            pause = min(self.max_delay, self.initial * self.factor ** (attempt - 1))
+        except OverflowError:
+            pause = self.max_delay
+        return pause * (1 - self.jitter * random.random())  # noqa: S311

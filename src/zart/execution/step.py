@@ -1,0 +1,107 @@
+"""What a step is: a function with its types and its rules."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from zart.annotations import parameter_types, return_type
+from zart.duration import Duration, seconds
+from zart.errors import DefinitionError
+from zart.execution.retry import RetryConfig
+
+__all__ = ["NO_RETRY", "PLAIN", "StepFunction", "StepRules", "is_async", "result_type"]
+
+_class = type  # `type` is an argument's name below
+
+NO_RETRY = RetryConfig.none()
+
+
+class StepRules:
+    """How a step is run: retries, timeout and business errors, checked when they are defined."""
+
+    __slots__ = ("idempotent", "per_attempt", "raises", "retry", "timeout", "type")
+
+    def __init__(
+        self,
+        *,
+        retry: RetryConfig | None = None,
+        timeout: Duration | None = None,
+        per_attempt: bool = False,
+        raises: tuple[type[BaseException], ...] = (),
+        idempotent: bool = False,
+        type: Any = None,
+    ) -> None:
+        if isinstance(raises, _class):
+            raises = (raises,)
+        for kind in raises:
+            if not (isinstance(kind, _class) and issubclass(kind, Exception)):
+                raise DefinitionError(f"raises lists exception classes; {kind!r} is none")
+        if retry is not None and not isinstance(retry, RetryConfig):
+            raise DefinitionError(f"retry is a RetryConfig, not {retry!r}")
+        self.retry = retry or NO_RETRY
+        self.timeout = None if timeout is None else seconds(timeout, what="timeout")
+        self.per_attempt = per_attempt
+        self.raises = raises
+        self.idempotent = idempotent
+        self.type = type
+
+
+PLAIN = StepRules()
+"""The rules of a step about which nothing is said."""
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """True for functions whose call gives a coroutine; others run in a thread."""
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    call = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(call)
+
+
+_types: dict[Any, Any] = {}
+
+
+def result_type(function: Callable[..., Any]) -> Any:
+    """The declared result type; read once for each piece of code."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return return_type(function)
+    if code not in _types:
+        _types[code] = return_type(function)
+    return _types[code]
+
+
+class StepFunction:
+    """A function that has been made a step: by name, with rules, and runnable by any worker.
+
+    Workers that have it in their registry run it when a workflow passes it to ``schedule_step``.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, rules: StepRules) -> None:
+        self.function = function
+        self.step_name = name
+        self.rules = rules
+        self.is_async = is_async(function)
+        self.result_type = result_type(function) if rules.type is None else rules.type
+        self.signature = inspect.signature(function)
+        self.parameter_types = parameter_types(function)
+
+    @property
+    def task_name(self) -> str:
+        """The name under which a worker's registry and the task table know it."""
+        return f"step {self.step_name}"
+
+    def bind(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:
+        """The call's arguments by name; raises `TypeError` as the call itself would."""
+        bound = self.signature.bind(*arguments, **keywords)
+        return dict(bound.arguments)
+
+    def call_with(self, named: dict[str, Any]) -> Any:
+        """Call the function with arguments by name, as `bind` gave them."""
+        bound = inspect.BoundArguments(self.signature, OrderedDict(named))
+        return self.function(*bound.args, **bound.kwargs)

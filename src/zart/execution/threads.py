@@ -1,0 +1,77 @@
+"""Threads for plain ``def`` steps.
+
+A thread of the standard executor is joined when the process ends, so a step that hangs would keep
+its worker from stopping; and a bounded pool would let a few such steps starve the others. These
+threads are daemons, and a new one is made when none is idle: the worker's slots bound them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["in_thread"]
+
+T = TypeVar("T")
+
+_IDLE_SECONDS = 30.0
+_idle: list[queue.SimpleQueue[Callable[[], None]]] = []
+_lock = threading.Lock()
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run a function in a daemon thread, with the caller's context variables."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def answer(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def job() -> None:
+        result: Any = None
+        failed: BaseException | None = None
+        try:
+            result = context.run(function)
+        except StopIteration as error:  # a future cannot carry it
+            failed = RuntimeError("the step's function raised StopIteration")
+            failed.__cause__ = error
+        except BaseException as error:
+            failed = error
+        try:
+            loop.call_soon_threadsafe(answer, result, failed)
+        except RuntimeError:
+            return  # the loop has been closed: nobody waits for the answer
+
+    with _lock:
+        jobs = _idle.pop() if _idle else None
+    if jobs is None:
+        jobs = queue.SimpleQueue()
+        threading.Thread(target=_serve, args=(jobs,), name="zart-step", daemon=True).start()
+    jobs.put(job)
+    return await future
+
+
+def _serve(jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        try:
+            job = jobs.get(timeout=_IDLE_SECONDS)
+        except queue.Empty:
+            with _lock:
+                if jobs not in _idle:
+                    continue  # a job is on its way
+                _idle.remove(jobs)
+            return
+        job()
+        del job
+        with _lock:
+            _idle.append(jobs)

@@ -1,0 +1,221 @@
+"""The facts that travel between the layers, as frozen data.
+
+Times are microseconds since 1970-01-01 UTC by the database's clock wherever a field ends in
+``_at``; the public records (`Execution`, `StepRecord`, `Attempt`) show them as aware datetimes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+__all__ = [
+    "Attempt",
+    "Claim",
+    "ClaimedTask",
+    "Event",
+    "Execution",
+    "Failure",
+    "Outcome",
+    "Status",
+    "StepRecord",
+    "TaskDefinition",
+    "as_datetime",
+    "as_microseconds",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def as_datetime(microseconds: int | None) -> datetime | None:
+    """The aware datetime of a stored time; None stays None."""
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+
+
+def as_microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime; a naive one is read as local time."""
+    return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+
+
+class Status(StrEnum):
+    """Where an execution stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """True for the three statuses that only an explicit restart changes."""
+        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+class Outcome(StrEnum):
+    """How a step ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as it is recorded.
+
+    ``arguments`` holds the JSON of a business error's arguments, so that it is raised again as
+    the same type. ``step`` names the step whose recorded failure this one came from.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    arguments: str | None = None
+    step: str = ""
+    retryable: bool = True
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Proof of ownership: the task's key and the epoch that its writes are checked against."""
+
+    execution_id: str
+    run: int
+    step: str
+    epoch: int
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One payload in an execution's mailbox; ``sequence`` orders the mailbox."""
+
+    sequence: int
+    name: str
+    payload: str
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A step as the history holds it; ``outcome`` is None while it has not ended."""
+
+    name: str
+    kind: str
+    position: int
+    outcome: str | None
+    value: str | None
+    due_at: int | None
+
+
+class RecordedAttempt(msgspec.Struct, frozen=True):
+    """The last failed attempt of a step that has no outcome yet."""
+
+    step: str
+    attempt: int
+    retry_at: int
+    deadline_at: int | None
+    error: str
+
+
+class ClaimedTask(msgspec.Struct):
+    """Everything that a worker needs to run a task it has just claimed, in one answer.
+
+    ``step`` is empty for an execution and names the step for a distributed one. ``now_at`` is the
+    database's time of the claim, ``wake_sequence`` the last wake that the history includes.
+    """
+
+    claim: Claim
+    task: str
+    queue: str
+    input: str
+    seed: int
+    attempt: int
+    crashes: int
+    wake_sequence: int
+    started_at: int
+    now_at: int
+    parent: tuple[str, int, str] | None = None
+    steps: list[Recorded] = []
+    attempts: list[RecordedAttempt] = []
+    events: list[Event] = []
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution as its database shows it.
+
+    ``input``, ``output`` are JSON text. ``waiting_for`` names what a waiting execution waits for.
+    """
+
+    id: str
+    task: str
+    queue: str
+    status: Status
+    input: str
+    output: str | None
+    failure: Failure | None
+    run: int
+    attempt: int
+    crashes: int
+    priority: int
+    worker: str | None
+    parent: str | None
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    due: datetime | None
+    waiting_for: tuple[str, ...] = ()
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One failed attempt at a step, or at the run itself where ``step`` is empty."""
+
+    step: str
+    run_attempt: int
+    attempt: int
+    failure: Failure
+    started: datetime | None
+    failed: datetime | None
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an execution's timeline.
+
+    ``kind`` is one of step, transaction, distributed, sleep, event, child, loop, capture, patch
+    and failure; ``outcome`` is None while it has not ended; ``value`` is JSON text.
+    """
+
+    name: str
+    kind: str
+    run: int
+    position: int
+    outcome: Outcome | None
+    value: str | None
+    failure: Failure | None
+    started: datetime | None
+    finished: datetime | None
+    due: datetime | None
+    attempts: tuple[Attempt, ...] = ()
+
+
+D_contra = TypeVar("D_contra", contravariant=True)
+O_co = TypeVar("O_co", covariant=True)
+
+
+@runtime_checkable
+class TaskDefinition(Protocol[D_contra, O_co]):
+    """What the scheduler needs to know of a task: its name and the types of its payloads."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def data_type(self) -> Any: ...
+
+    @property
+    def output_type(self) -> Any: ...
+
+    def __zart_types__(self, data: D_contra, /) -> O_co:
+        """Never called: it carries the types of input and output to the type checker."""
+        ...

@@ -1,0 +1,499 @@
+"""The scheduler as its callers see it: typed, checked, with ids and payloads made storable.
+
+`DurableScheduler` is the same for every backend; `PostgresScheduler`, `MySQLScheduler` and
+`SqliteScheduler` differ in how they connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+import uuid_utils
+
+from zart.duration import Duration, describe, seconds
+from zart.errors import (
+    DecodeError,
+    EncodeError,
+    ExecutionCancelledError,
+    ExecutionFailedError,
+    ExecutionFinishedError,
+    ExecutionNotFoundError,
+    PayloadError,
+    PayloadTooLargeError,
+    UnknownTaskError,
+    WaitTimedOutError,
+)
+from zart.models import Execution, Status, StepRecord, TaskDefinition, as_microseconds
+from zart.scheduler.entries import Delivery, NewExecution
+from zart.scheduler.journal import Journal
+from zart.scheduler.naming import checked
+from zart.scheduler.protocol import Scheduler
+from zart.scheduler.results import Results
+from zart.scheduler.sql.transitions.deliver import Answer
+from zart.scheduler.sql.transitions.lease import WorkerRow
+from zart.scheduler.sql.transitions.read import failure
+from zart.scheduler.wakeup import FINISHED, READY, WOKEN, WakeUps
+from zart.serialization import Serializer
+
+__all__ = ["DEFAULT_QUEUE", "MAX_PAYLOAD", "DurableScheduler", "Handle", "KnownTasks", "new_seed"]
+
+D = TypeVar("D")
+O = TypeVar("O")  # noqa: E741
+O_co = TypeVar("O_co", covariant=True)
+
+MAX_PAYLOAD = 1024 * 1024
+"""Bytes of JSON that an input, result or event may have, unless said otherwise."""
+DEFAULT_QUEUE = "default"
+
+_FAR_FUTURE = (2**62, "")
+
+
+class KnownTasks(Protocol):
+    """A registry, as far as scheduling needs one."""
+
+    def find(self, name: str) -> TaskDefinition[Any, Any] | None: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+
+def new_seed() -> int:
+    """The seed that a run's ``uuid`` and ``random`` derive from."""
+    return int.from_bytes(os.urandom(7), "big")
+
+
+class Handle(Generic[O_co]):
+    """One execution, as the caller who scheduled it holds it.
+
+    ``id`` is its id; ``created`` is False when the id had been scheduled before.
+    """
+
+    __slots__ = ("_output_type", "_scheduler", "created", "id")
+
+    def __init__(
+        self, scheduler: DurableScheduler, id: str, output_type: Any, *, created: bool = False
+    ) -> None:
+        self._scheduler = scheduler
+        self._output_type = output_type
+        self.id = id
+        self.created = created
+
+    def __repr__(self) -> str:
+        return f"Handle({self.id!r})"
+
+    async def result(self, timeout: Duration | None = None) -> O_co:
+        """Wait for the end and give the result, decoded as the task's output type.
+
+        Raises `WaitTimedOutError` after ``timeout`` (the execution goes on),
+        `ExecutionFailedError` or `ExecutionCancelledError` where there is no result.
+        """
+        result: O_co = await self._scheduler.result(self.id, timeout=timeout, type=self._output_type)
+        return result
+
+    async def get(self) -> Execution:
+        """The execution as it stands now."""
+        return await self._scheduler.get(self.id)
+
+    async def offer_event(self, name: str, payload: Any = None) -> None:
+        """Deliver an event; see `DurableScheduler.offer_event`."""
+        await self._scheduler.offer_event(self.id, name, payload)
+
+    async def cancel(self) -> None:
+        """End the execution; see `DurableScheduler.cancel`."""
+        await self._scheduler.cancel(self.id)
+
+
+class DurableScheduler:
+    """Schedules executions, delivers to them and tells how they stand.
+
+    Made by `zart.connect`, or by the ``connect`` of one of its subclasses; used as an async
+    context manager or closed with `close`.
+    """
+
+    def __init__(
+        self,
+        backend: Scheduler,
+        *,
+        serializer: Serializer | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        registry: KnownTasks | None = None,
+    ) -> None:
+        self.backend = backend
+        self.serializer = serializer or Serializer()
+        self.max_payload = max_payload
+        self.wakeups = WakeUps(backend.hints)
+        self._registry = registry
+        self._intake: Journal[NewExecution, bool] = Journal(backend.schedule)
+        self._deliveries: Journal[Delivery, Answer] = Journal(backend.offer)
+        self._results = Results(backend, self.wakeups)
+
+    async def __aenter__(self) -> DurableScheduler:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish what is being written and close every connection."""
+        await self._intake.drain()
+        await self._deliveries.drain()
+        await self._results.close()
+        await self.wakeups.close()
+        await self.backend.close()
+
+    async def migrate(self) -> list[str]:
+        """Create the tables or bring them up to date; gives the names of what was applied.
+
+        Safe to call at every start and by several processes at once.
+        """
+        return await self.backend.migrate()
+
+    # -- scheduling ---------------------------------------------------------------------------
+
+    @overload
+    async def schedule(
+        self,
+        task: TaskDefinition[D, O] | type[TaskDefinition[D, O]],
+        data: D,
+        *,
+        id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
+    ) -> Handle[O]: ...
+
+    @overload
+    async def schedule(
+        self,
+        task: TaskDefinition[None, O] | type[TaskDefinition[None, O]],
+        *,
+        id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
+    ) -> Handle[O]: ...
+
+    @overload
+    async def schedule(
+        self,
+        task: str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
+    ) -> Handle[Any]: ...
+
+    async def schedule(
+        self,
+        task: Any,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
+    ) -> Handle[Any]:
+        """Schedule one execution of a task and give its handle.
+
+        ``task`` is a durable function, a handler, or a task's name. ``id`` is the execution's id
+        and idempotency key, a UUIDv7 when not given: scheduling the same task with the same input
+        under the same id again gives the existing execution. Lower ``priority`` goes first.
+        It starts after ``delay``, or at the time ``at``. With ``connection``, a driver connection
+        with an open transaction, the execution exists if and only if that transaction commits.
+
+        Raises `UnknownTaskError`, `PayloadError`, `PayloadTooLargeError`, `InvalidIdError` or
+        `ExecutionExistsError`; nothing is written then.
+
+        ::
+
+            handle = await scheduler.schedule(checkout, order, id=f"order-{order.id}")
+        """
+        name, data_type, output_type = self._definition(task)
+        new = self._new(name, data_type, data, id, queue, priority, delay, at)
+        if connection is not None:
+            await self.backend.schedule_within(connection, [new])
+            created = True
+        else:
+            created = await self._intake.submit(new)
+        if new.delay is None and new.due_at is None:
+            self.wakeups.ring(READY)
+        return Handle(self, new.id, output_type, created=created)
+
+    @overload
+    async def schedule_many(
+        self,
+        task: TaskDefinition[D, O] | type[TaskDefinition[D, O]],
+        data: Iterable[D],
+        *,
+        ids: Iterable[str] | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+    ) -> list[Handle[O]]: ...
+
+    @overload
+    async def schedule_many(
+        self,
+        task: str,
+        data: Iterable[Any],
+        *,
+        ids: Iterable[str] | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+    ) -> list[Handle[Any]]: ...
+
+    async def schedule_many(
+        self,
+        task: Any,
+        data: Iterable[Any],
+        *,
+        ids: Iterable[str] | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+    ) -> list[Handle[Any]]:
+        """Schedule an execution for each item, all or none, in one transaction.
+
+        ``ids`` has one id for each item. Raises what `schedule` raises.
+        """
+        name, data_type, output_type = self._definition(task)
+        items = list(data)
+        keys: list[str | None] = list(ids) if ids is not None else [None] * len(items)
+        if len(keys) != len(items):
+            raise PayloadError(f"{len(items)} items and {len(keys)} ids: give one id for each item")
+        new = [
+            self._new(name, data_type, item, key, queue, priority, None, None)
+            for item, key in zip(items, keys, strict=True)
+        ]
+        created = await self.backend.schedule(new) if new else []
+        self.wakeups.ring(READY)
+        return [
+            Handle(self, execution.id, output_type, created=is_new)
+            for execution, is_new in zip(new, created, strict=True)
+        ]
+
+    def _definition(self, task: Any) -> tuple[str, Any, Any]:
+        if isinstance(task, str):
+            name = checked(task, "a task's name")
+            if self._registry is None:
+                return name, None, Any
+            definition = self._registry.find(name)
+            if definition is None:
+                known = ", ".join(sorted(self._registry.names)) or "none"
+                raise UnknownTaskError(f"no task {name!r} in the registry; it has: {known}")
+            return name, definition.data_type, definition.output_type
+        if not (hasattr(task, "data_type") and hasattr(task, "output_type")):
+            raise UnknownTaskError(
+                f"{task!r} is no task: give a function decorated with @zart.durable, a TaskHandler"
+                " or a task's name"
+            )
+        return checked(task.name, "a task's name"), task.data_type, task.output_type
+
+    def _new(
+        self,
+        name: str,
+        data_type: Any,
+        data: Any,
+        id: str | None,
+        queue: str,
+        priority: int,
+        delay: Duration | None,
+        at: datetime | None,
+    ) -> NewExecution:
+        return NewExecution(
+            id=str(uuid_utils.uuid7()) if id is None else checked(id, "an execution id"),
+            task=name,
+            queue=checked(queue, "a queue's name"),
+            priority=priority,
+            input=self.encode(data, data_type, f"the input of task {name!r}"),
+            seed=new_seed(),
+            chosen_id=id is not None,
+            delay=None if delay is None else int(seconds(delay, what="delay") * 1_000_000),
+            due_at=None if at is None else as_microseconds(at),
+        )
+
+    def encode(self, value: Any, declared: Any, what: str) -> str:
+        """A payload as JSON text, checked against its declared type (None: its own) and size.
+
+        Raises `PayloadError` or `PayloadTooLargeError`, which begin with ``what``.
+        """
+        if declared is None:
+            declared = Any if value is None or isinstance(value, dict | list) else type(value)
+        try:
+            text = self.serializer.shape(declared).encode(value)
+        except EncodeError as error:
+            raise PayloadError(f"{what} cannot be stored: {error}") from error
+        if len(text) > self.max_payload // 4 and len(text.encode()) > self.max_payload:
+            raise PayloadTooLargeError(
+                f"{what} has {len(text.encode()):,} bytes of JSON, {self.max_payload:,} are allowed:"
+                " store it elsewhere and pass a reference, or raise max_payload"
+            )
+        return text
+
+    # -- delivering ---------------------------------------------------------------------------
+
+    async def offer_event(
+        self, execution_id: str, name: str, payload: Any = None, *, type: Any = None
+    ) -> None:
+        """Deliver an event to an execution, before, while or after it waits for it.
+
+        It lies in the execution's mailbox until a `wait_for_event` of this name takes it, in the
+        order of delivery. ``type`` declares the payload's type where its class does not tell.
+        Raises `ExecutionNotFoundError`, `ExecutionFinishedError`, `PayloadError`.
+        """
+        checked(execution_id, "an execution id")
+        checked(name, "an event's name")
+        text = self.encode(payload, type, f"the payload of event {name!r}")
+        delivery = Delivery(execution_id, name, text, str(uuid_utils.uuid7()))
+        answer = await self._deliveries.submit(delivery)
+        _raise_for(answer, execution_id, f"event {name!r} cannot be delivered")
+        self.wakeups.ring(READY)
+        self.wakeups.ring(WOKEN)
+
+    async def cancel(self, execution_id: str) -> None:
+        """End an execution as cancelled.
+
+        A waiting or pending one ends at once. Of a running one no later step starts, its running
+        async step is cancelled, and nothing it still tries to record is accepted; a plain ``def``
+        step cannot be interrupted and runs to its end unheard. ``on_failure`` is not called.
+        Cancelling twice is no error; raises `ExecutionNotFoundError` or `ExecutionFinishedError`.
+        """
+        answer = await self.backend.cancel(checked(execution_id, "an execution id"))
+        _raise_for(answer, execution_id, "it cannot be cancelled")
+        self.wakeups.ring(WOKEN)
+        self.wakeups.ring(FINISHED)
+        self.wakeups.ring(READY)
+
+    async def restart(self, execution_id: str) -> int:
+        """Begin a new run of an execution from the top; gives the run's number.
+
+        The recorded steps of the old run stay as history and play no part. This is the one
+        operation that changes a terminal status. Raises `ExecutionNotFoundError`.
+        """
+        answer = await self.backend.restart(checked(execution_id, "an execution id"), new_seed())
+        if isinstance(answer, Answer):
+            raise _not_found(execution_id)
+        self.wakeups.ring(WOKEN)
+        self.wakeups.ring(READY)
+        return answer
+
+    # -- looking ------------------------------------------------------------------------------
+
+    def handle(self, execution_id: str, task: TaskDefinition[Any, O] | None = None) -> Handle[O]:
+        """The handle of an execution that was scheduled elsewhere; nothing is read."""
+        return Handle(self, execution_id, Any if task is None else task.output_type)
+
+    async def get(self, execution_id: str) -> Execution:
+        """The execution as it stands now; raises `ExecutionNotFoundError`."""
+        found = await self.backend.get([checked(execution_id, "an execution id")])
+        if not found:
+            raise _not_found(execution_id)
+        return found[0]
+
+    async def list(
+        self,
+        *,
+        status: Status | str | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        before: Execution | None = None,
+    ) -> list[Execution]:
+        """Executions, newest first; ``before`` continues after the last one of an earlier list."""
+        place = (as_microseconds(before.created), before.id) if before else _FAR_FUTURE
+        return await self.backend.list(
+            task=task or "", status=Status(status) if status else "", amount=limit, before=place
+        )
+
+    async def timeline(self, execution_id: str, *, run: int | None = None) -> Sequence[StepRecord]:
+        """The steps of an execution's run, the current one unless said otherwise, in order.
+
+        Each has its outcome, its value or failure, its times and its failed attempts.
+        """
+        number = run or (await self.get(execution_id)).run
+        return await self.backend.timeline(execution_id, number)
+
+    async def workers(self) -> Sequence[WorkerRow]:
+        """The workers that are entered."""
+        return await self.backend.workers()
+
+    async def wait(self, execution_id: str, timeout: Duration | None = None) -> Execution:
+        """Wait until an execution has ended, however it ended, and give it.
+
+        Raises `WaitTimedOutError` after ``timeout``; the execution goes on.
+        """
+        await self._ending(execution_id, timeout)
+        return await self.get(execution_id)
+
+    async def result(
+        self, execution_id: str, timeout: Duration | None = None, *, type: Any = Any
+    ) -> Any:
+        """Wait for an execution's end and give its result, decoded as ``type``.
+
+        Raises `WaitTimedOutError`, `ExecutionFailedError`, `ExecutionCancelledError`.
+        """
+        status, output, error = await self._ending(execution_id, timeout)
+        if status == Status.COMPLETED:
+            try:
+                return self.serializer.shape(type).decode(output)
+            except DecodeError as misfit:
+                raise DecodeError(f"the result of execution {execution_id!r}: {misfit}") from misfit
+        if status == Status.CANCELLED:
+            raise ExecutionCancelledError(f"execution {execution_id!r} was cancelled")
+        cause = failure(error)
+        assert cause is not None
+        raise ExecutionFailedError(
+            f"execution {execution_id!r} failed: {cause.type}: {cause.message}",
+            execution_id=execution_id,
+            error_type=cause.type,
+            message=cause.message,
+            traceback=cause.traceback,
+        )
+
+    async def _ending(self, execution_id: str, timeout: Duration | None) -> tuple[Any, ...]:
+        checked(execution_id, "an execution id")
+        limit = None if timeout is None else seconds(timeout, what="timeout")
+        try:
+            async with asyncio.timeout(limit):
+                ending = await self._results.ending(execution_id)
+        except TimeoutError:
+            assert limit is not None
+            raise WaitTimedOutError(
+                f"execution {execution_id!r} did not end within {describe(limit)}; it goes on"
+            ) from None
+        if ending is None:
+            raise _not_found(execution_id)
+        return ending
+
+
+def _not_found(execution_id: str) -> ExecutionNotFoundError:
+    return ExecutionNotFoundError(
+        f"no execution {execution_id!r} in this database: check the id, the URL and the table prefix"
+    )
+
+
+def _raise_for(answer: Answer, execution_id: str, consequence: str) -> None:
+    if answer is Answer.NOT_FOUND:
+        raise _not_found(execution_id)
+    if answer is Answer.FINISHED:
+        raise ExecutionFinishedError(
+            f"execution {execution_id!r} has ended, so {consequence};"
+            " `restart` begins a new run of it"
+        )

@@ -1,0 +1,125 @@
+"""What a task commits: entries of the journal, decided above and written by an engine.
+
+An entry is written whole or not at all, and only while its claim still holds. The tuples inside
+are rows in the order of the statement that writes them, so that a flush needs no conversion.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+import msgspec
+
+from zart.models import Claim
+
+__all__ = [
+    "AttemptRow",
+    "Delivery",
+    "DistributedRow",
+    "Entry",
+    "Finish",
+    "FinishStep",
+    "NewExecution",
+    "Park",
+    "Receipt",
+    "StepRow",
+]
+
+StepRow: TypeAlias = tuple[
+    str, int, str, str, int, str | None, str | None, int | None, int | None
+]
+"""execution_id, run, name, kind, position, outcome, value, due_at, started_at"""
+
+AttemptRow: TypeAlias = tuple[str, int, str, int, int, str, int, int | None, int | None]
+"""execution_id, run, step, run_attempt, attempt, error, retry_at, deadline_at, started_at"""
+
+DistributedRow: TypeAlias = tuple[str, int, str, str, str, int, str]
+"""execution_id, run, step, queue, task, priority, input"""
+
+
+class NewExecution(msgspec.Struct, frozen=True):
+    """An execution to be scheduled. ``delay`` is in microseconds; ``due_at`` is absolute."""
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    input: str
+    seed: int
+    chosen_id: bool = False
+    delay: int | None = None
+    due_at: int | None = None
+    parent: tuple[str, int, str] | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """An event on its way; ``key`` tells a repeated delivery from a second event."""
+
+    execution_id: str
+    name: str
+    payload: str
+    key: str
+
+
+class Park(msgspec.Struct, frozen=True):
+    """Give the claim back and wait.
+
+    A wake past ``wake_sequence`` makes the task ready at once. ``pending`` children end the wait,
+    -1 lets only ``due_at`` end it; ``ready`` hands the task to any worker at once.
+    """
+
+    wake_sequence: int
+    attempt: int
+    due_at: int | None = None
+    pending: int = 0
+    ready: bool = False
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """End an execution: its result and the end of its task are one commit."""
+
+    status: str
+    output: str | None
+    failure: str | None
+    attempt: int
+    crashes: int
+    started_at: int
+    parent: tuple[str, int, str] | None
+    has_steps: bool = True
+    """False when the run never had a distributed step or an open wait: nothing to clear."""
+    has_events: bool = True
+    """False when nothing was ever delivered to the execution."""
+
+
+class FinishStep(msgspec.Struct, frozen=True):
+    """End a distributed step: its outcome, its row's end and the parent's countdown."""
+
+    outcome: str
+    value: str
+    started_at: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """All that one task writes at once."""
+
+    claim: Claim
+    steps: tuple[StepRow, ...] = ()
+    attempts: tuple[AttemptRow, ...] = ()
+    distributed: tuple[DistributedRow, ...] = ()
+    children: tuple[NewExecution, ...] = ()
+    taken: tuple[tuple[int, str], ...] = ()
+    erased: tuple[str, ...] = ()
+    unless_woken: int | None = None
+    """Refuse the entry when the wake sequence is past this: something came that may change it."""
+    ending: Park | Finish | FinishStep | None = None
+
+
+class Receipt(Enum):
+    """What became of an entry."""
+
+    COMMITTED = "committed"
+    FENCED = "fenced"
+    """The claim is lost; nothing was written, and nothing of this run will be."""
+    WOKEN = "woken"
+    """A wake came first; nothing was written, read again."""

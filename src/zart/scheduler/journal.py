@@ -1,0 +1,111 @@
+"""Group commit: what is pending when a connection is free goes as one transaction.
+
+Each caller awaits its own commit, so durability is what it would be with one transaction each.
+Two flushes overlap; a flush starts at once when a lane is idle, and while it is in flight the
+next batch forms by itself. A batch that fails is split until the one bad item fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["Journal"]
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+_log = logging.getLogger("zart.journal")
+
+LANES = 2
+BATCH = 128
+
+
+class Journal(Generic[Item, Answer]):
+    """Gathers items and writes them in batches; ``submit`` gives a future of the item's answer."""
+
+    __slots__ = ("_batch", "_busy", "_idle", "_lanes", "_loop", "_pending", "_scheduled", "_tasks", "_write")
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        lanes: int = LANES,
+        batch: int = BATCH,
+    ) -> None:
+        self._write = write
+        self._lanes = lanes
+        self._batch = batch
+        self._pending: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._busy = 0
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: asyncio.Event | None = None
+
+    def submit(self, item: Item) -> asyncio.Future[Answer]:
+        """Queue an item; the future has its answer after the commit."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._pending.append((item, future))
+        if self._busy < self._lanes and not self._scheduled:
+            # After the callbacks that are ready now: what they submit goes along.
+            self._scheduled = True
+            loop.call_soon(self._start)
+        return future
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending or in flight."""
+        while self._tasks or self._pending:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._pending and self._busy < self._lanes:
+            amount = min(self._batch, len(self._pending))
+            batch = [self._pending.popleft() for _ in range(amount)]
+            self._busy += 1
+            assert self._loop is not None
+            task = self._loop.create_task(self._flush(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._flushed)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._busy -= 1
+        self._tasks.discard(task)
+        if self._pending and not self._scheduled:
+            self._start()
+
+    async def _flush(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._write([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:
+            await self._split(batch, error)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _split(
+        self, batch: list[tuple[Item, asyncio.Future[Answer]]], error: Exception
+    ) -> None:
+        if len(batch) == 1:
+            future = batch[0][1]
+            if not future.done():
+                future.set_exception(error)
+            return
+        _log.debug("a batch of %d is split: %s: %s", len(batch), type(error).__name__, error)
+        middle = len(batch) // 2
+        await self._flush(batch[:middle])
+        await self._flush(batch[middle:])

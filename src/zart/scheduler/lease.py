@@ -1,0 +1,297 @@
+"""A worker's lease: the heartbeat, and the watch over other workers' hearts.
+
+Both live in a thread with a connection of their own, so that a blocked event loop or a step
+longer than the lease does not look like death. Three rules keep the living alive and the dead dead:
+
+- At two thirds of the lease without a beat the worker stops writing by itself; it goes on when a
+  beat succeeds, and starts anew under another name when it has been declared dead.
+- A worker is dead when its lease has run out, or sooner, when the lock that its heartbeat's
+  session holds is free twice, half a second apart.
+- A server that has just restarted has freed every lock and let leases run out: locks taken before
+  its start mean nothing, and leases count only when it has been up for as long as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import msgspec
+
+from zart.scheduler.protocol import LeaseSession, Scheduler
+from zart.scheduler.sql.transitions.lease import WorkerRow
+
+__all__ = ["Lease", "LeaseTimes"]
+
+_log = logging.getLogger("zart.lease")
+
+TICK = 0.25
+WATCH = 0.5
+BLOCKED = 2.0
+"""Seconds that the event loop may go without a turn before a warning shows where it stands."""
+
+
+class LeaseTimes(msgspec.Struct, frozen=True):
+    """Seconds between beats, and without one until a worker counts as dead."""
+
+    beat: float = 5.0
+    lease: float = 15.0
+
+
+class Lease:
+    """Keeps one worker entered as alive, and takes over from those that are not."""
+
+    def __init__(
+        self,
+        backend: Scheduler,
+        times: LeaseTimes,
+        concurrency: int,
+        *,
+        on_lost: Callable[[str], None],
+        on_takeover: Callable[[], None],
+    ) -> None:
+        self._backend = backend
+        self._times = times
+        self._concurrency = concurrency
+        self._on_lost = on_lost
+        self._on_takeover = on_takeover
+        self._name = ""
+        self._lock = 0
+        self._registered = False
+        self._valid_until = 0.0
+        self._suspects: dict[int, float] = {}
+        self._next_watch = 0.0
+        self._next_orphans = 0.0
+        self._turn_at = time.monotonic()
+        self._warned = False
+        self._main_thread = threading.get_ident()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._thread_loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._rename()
+
+    @property
+    def worker(self) -> str:
+        """The worker's present name; a new one after it has been declared dead."""
+        return self._name
+
+    @property
+    def valid(self) -> bool:
+        """True while the worker may write."""
+        return time.monotonic() < self._valid_until
+
+    async def start(self) -> None:
+        """Enter the worker; returns when it is entered, or raises why it cannot be."""
+        self._loop = asyncio.get_running_loop()
+        self._main_thread = threading.get_ident()
+        self._ready = self._loop.create_future()
+        self._thread = threading.Thread(target=self._live, name="zart-lease", daemon=True)
+        self._thread.start()
+        await self._ready
+
+    async def stop(self) -> None:
+        """Strike the worker out and end the thread."""
+        if self._thread is None:
+            return
+        if self._thread_loop is not None and self._stop is not None:
+            try:
+                self._thread_loop.call_soon_threadsafe(self._stop.set)
+            except RuntimeError:
+                _log.debug("the lease thread has ended already")
+        await asyncio.to_thread(self._thread.join, 10)
+        self._thread = None
+        self._valid_until = 0.0
+
+    def _rename(self) -> None:
+        self._name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._lock = secrets.randbits(62)
+
+    # -- in the thread ------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        asyncio.run(self._keep_alive())
+
+    async def _keep_alive(self) -> None:
+        self._thread_loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        delay = 0.1
+        while not self._stop.is_set():
+            try:
+                async with self._backend.lease_session() as line:
+                    await self._serve(line)
+                delay = 0.1
+            except Exception as error:
+                if not self._registered and self._tell_start(error):
+                    return
+                _log.log(
+                    logging.WARNING if delay > 0.5 else logging.DEBUG,
+                    "worker %s cannot reach the database for its heartbeat: %s: %s",
+                    self._name,
+                    type(error).__name__,
+                    error,
+                )
+                await self._pause(delay)
+                delay = min(delay * 2, 2.0)
+
+    def _tell_start(self, error: Exception | None) -> bool:
+        """Answer `start`; True when it was still waiting."""
+        ready = self._ready
+        if ready is None or ready.done():
+            return False
+
+        def tell() -> None:
+            if not ready.done():
+                if error is None:
+                    ready.set_result(None)
+                else:
+                    ready.set_exception(error)
+
+        self._call(tell)
+        return True
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            _log.debug("the worker's event loop is closed")
+
+    async def _serve(self, line: LeaseSession) -> None:
+        """Beat and watch on one session until it breaks or the worker stops."""
+        assert self._stop is not None
+        holds = await line.session.hold(self._lock)
+        await self._beat(line, holds, relocked=True)
+        next_beat = time.monotonic() + self._times.beat
+        while not self._stop.is_set():
+            await self._pause(TICK)
+            if self._stop.is_set():
+                break
+            if line.session.broken:
+                return
+            self._look_at_loop()
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + self._times.beat
+                await self._beat(line, holds, relocked=False)
+            if now >= self._next_watch:
+                self._next_watch = now + WATCH
+                await self._watch(line)
+        await line.remove(self._name)
+
+    async def _pause(self, seconds: float) -> None:
+        assert self._stop is not None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            return
+
+    async def _beat(self, line: LeaseSession, holds: bool, *, relocked: bool) -> None:
+        sent = time.monotonic()
+        lease = int(self._times.lease * 1_000_000)
+        lock = self._lock if holds else None
+        if self._registered:
+            if await line.beat(self._name, lease, lock, relocked=relocked):
+                self._valid_until = sent + self._times.lease * 2 / 3
+                return
+            dead = self._name
+            _log.warning(
+                "worker %s was declared dead (no beat within %g s): its executions have been taken"
+                " over; it stops their handlers and goes on under a new name",
+                dead,
+                self._times.lease,
+            )
+            self._valid_until = 0.0
+            self._rename()
+            if holds:
+                holds = await line.session.hold(self._lock)
+                lock = self._lock
+            self._call(self._on_lost, dead)
+        await line.register(
+            self._name, socket.gethostname(), os.getpid(), self._concurrency, lock, lease
+        )
+        self._registered = True
+        self._valid_until = sent + self._times.lease * 2 / 3
+        self._tell_start(None)
+
+    async def _watch(self, line: LeaseSession) -> None:
+        rows = [row for row in await line.workers() if row.id != self._name]
+        await self._take_over_silent(line, [row for row in rows if row.expired])
+        await self._take_over_unlocked(line, [row for row in rows if not row.expired])
+        now = time.monotonic()
+        if now >= self._next_orphans:
+            self._next_orphans = now + self._times.lease / 3
+            for worker in await line.orphans():
+                if worker != self._name:
+                    await self._take_over(line, worker, None, "it is not entered")
+
+    async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
+        """Those whose lease has run out, once the server has been up for one lease."""
+        if not rows:
+            return
+        if rows[0].now_at - await line.session.server_started_at() < self._times.lease * 1_000_000:
+            return
+        for row in rows:
+            await self._take_over(line, row.id, None, "its lease has run out")
+            if row.session_lock is not None:
+                await line.session.forget(row.session_lock)
+
+    async def _take_over_unlocked(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
+        """Those whose session lock is free for the second time."""
+        locks = {row.session_lock: row for row in rows if row.session_lock is not None}
+        free = await line.session.released(list(locks)) if locks else set[int]()
+        now = time.monotonic()
+        self._suspects = {key: self._suspects.get(key, now) for key in free}
+        dead = [locks[key] for key, since in self._suspects.items() if now - since >= WATCH * 0.9]
+        if not dead:
+            return
+        started = await line.session.server_started_at()
+        for row in dead:
+            if row.locked_at is not None and row.locked_at > started:
+                await self._take_over(line, row.id, row.beat_at, "its session is gone")
+                assert row.session_lock is not None
+                await line.session.forget(row.session_lock)
+
+    async def _take_over(
+        self, line: LeaseSession, worker: str, beat_at: int | None, why: str
+    ) -> None:
+        def still_dead(expires_at: int, now_at: int, last_beat_at: int) -> bool:
+            return expires_at < now_at or last_beat_at == beat_at
+
+        amount = await line.take_over(worker, still_dead)
+        if amount:
+            _log.warning("worker %s is dead (%s): took over %d tasks", worker, why, amount)
+            self._call(self._on_takeover)
+
+    # -- a loop that has no turn --------------------------------------------------------------
+
+    def _look_at_loop(self) -> None:
+        """Say where the worker's event loop stands when it has had no turn for long."""
+        blocked = time.monotonic() - self._turn_at
+        if blocked < BLOCKED:
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            frame = sys._current_frames().get(self._main_thread)  # noqa: SLF001
+            where = "".join(traceback.format_stack(frame)[-4:]) if frame else "unknown"
+            _log.warning(
+                "the event loop of worker %s has been blocked for %.1f s; its lease is kept, but"
+                " nothing else runs: move blocking calls into plain def steps. It stands at:\n%s",
+                self._name,
+                blocked,
+                where,
+            )
+        self._call(self._had_turn)
+
+    def _had_turn(self) -> None:
+        self._turn_at = time.monotonic()

@@ -1,0 +1,133 @@
+"""The contract of a backend, written once.
+
+A backend holds the state of executions and changes it in transactions. Everything above it (the
+typed API of `DurableScheduler`, the journal, the worker, the execution layer) is the same for
+all. ``zart.testing.conformance`` is this contract as tests; a fourth backend runs them unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from zart.clock import DatabaseClock
+from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord
+from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
+from zart.scheduler.sql.database import Hints, Session
+from zart.scheduler.sql.transitions.deliver import Answer
+from zart.scheduler.sql.transitions.lease import WorkerRow
+
+__all__ = ["LeaseSession", "Scheduler"]
+
+
+class LeaseSession(Protocol):
+    """A worker's own line to the backend, used by its heartbeat thread alone."""
+
+    async def register(
+        self, id: str, host: str, process: int, concurrency: int, lock: int | None, lease: int
+    ) -> None:
+        """Enter a worker; ``lease`` in microseconds."""
+        ...
+
+    async def beat(self, id: str, lease: int, lock: int | None, *, relocked: bool) -> bool:
+        """Renew the lease; False when the worker has been declared dead."""
+        ...
+
+    async def workers(self) -> list[WorkerRow]: ...
+
+    async def orphans(self) -> list[str]:
+        """Owners of tasks that are not entered as workers."""
+        ...
+
+    async def take_over(
+        self, worker: str, still_dead: Callable[[int, int, int], bool]
+    ) -> int:
+        """Make a dead worker's tasks ready; gives how many. Asks ``still_dead`` under a lock."""
+        ...
+
+    async def remove(self, id: str) -> None:
+        """Strike out a worker that stops in good order."""
+        ...
+
+    @property
+    def session(self) -> Session: ...
+
+
+class Scheduler(Protocol):
+    """What survives a crash. Every method is one transaction unless it says otherwise."""
+
+    clock: DatabaseClock
+    hints: Hints | None
+    poll_interval: float
+
+    async def schedule(self, executions: Sequence[NewExecution]) -> list[bool]:
+        """Insert executions; False for those that were there, `ExecutionExistsError` for others."""
+        ...
+
+    async def schedule_within(self, connection: Any, executions: Sequence[NewExecution]) -> None:
+        """The same inside the caller's open transaction on its own driver connection."""
+        ...
+
+    async def claim(
+        self, worker: str, names: Sequence[tuple[str, str]], amount: int
+    ) -> list[ClaimedTask]:
+        """Make up to ``amount`` ready tasks of these (queue, task) names the worker's own.
+
+        Each gets a new epoch, and comes with its run's history and its unconsumed events.
+        """
+        ...
+
+    async def ready_due(self, amount: int) -> tuple[int, float | None]:
+        """Make due sleepers ready: how many, and seconds until the next one is due."""
+        ...
+
+    async def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """Write a batch of entries, each whole or not at all, only under claims that hold."""
+        ...
+
+    async def transact(
+        self, claim: Claim, name: str, work: Callable[[Any], Awaitable[StepRow]]
+    ) -> tuple[Receipt, Recorded | None]:
+        """Run ``work`` in a transaction that its step's row and outcome share."""
+        ...
+
+    async def refresh(self, claims: Sequence[Claim]) -> list[ClaimedTask]:
+        """The present history of claimed tasks; those whose claim is lost are left out."""
+        ...
+
+    async def owned(self, worker: str) -> dict[Claim, int]:
+        """What the worker owns as the backend sees it, with each task's wake sequence."""
+        ...
+
+    async def give_back(self, worker: str, claims: Sequence[Claim]) -> None:
+        """Make claimed tasks ready again, without counting a crash."""
+        ...
+
+    async def offer(self, deliveries: Sequence[Delivery]) -> list[Answer]:
+        """Put events into mailboxes and wake their executions."""
+        ...
+
+    async def cancel(self, execution_id: str) -> Answer: ...
+
+    async def restart(self, execution_id: str, seed: int) -> int | Answer: ...
+
+    async def get(self, ids: Sequence[str]) -> list[Execution]: ...
+
+    async def list(
+        self, *, task: str, status: str, amount: int, before: tuple[int, str]
+    ) -> list[Execution]: ...
+
+    async def timeline(self, execution_id: str, run: int) -> list[StepRecord]: ...
+
+    async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]: ...
+
+    async def workers(self) -> list[WorkerRow]: ...
+
+    async def migrate(self) -> list[str]:
+        """Bring the tables up to date; gives the names of the migrations applied."""
+        ...
+
+    def lease_session(self) -> AbstractAsyncContextManager[LeaseSession]: ...
+
+    async def close(self) -> None: ...

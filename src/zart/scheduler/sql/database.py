@@ -1,0 +1,191 @@
+"""What a dialect provides: transactions that run again by themselves, sessions, hints.
+
+Capabilities are asked of a database, never which database it is: `Database.hints` is None where
+nothing can be listened to, `Session.hold` gives None where no session lock tells of a death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+from zart.errors import DatabaseUnavailableError
+from zart.scheduler.sql.statements import Statements, Tables, Wording
+from zart.scheduler.sql.transaction import Row, Transaction, Work
+from zart.scheduler.sql.transitions.schedule import RaceLostError
+
+__all__ = ["Database", "Ddl", "Hints", "Session", "patiently"]
+
+T = TypeVar("T")
+_log = logging.getLogger("zart.database")
+
+PATIENCE = 30.0
+"""Seconds that a caller's operation is tried again before the database counts as unavailable."""
+
+
+class Hints(Protocol):
+    """Messages between processes that something may have changed; any of them may be lost."""
+
+    async def start(self, received: Callable[[str], None]) -> None:
+        """Begin to listen; ``received`` gets each message on the event loop."""
+        ...
+
+    def send(self, message: str) -> None:
+        """Tell other processes soon; messages of one moment go together."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Ddl(Protocol):
+    """Runs statements that change tables."""
+
+    async def execute(self, sql: str) -> None: ...
+
+    async def fetch(self, sql: str) -> list[Row]: ...
+
+
+class Session(Protocol):
+    """One connection of its own, for a thread of its own."""
+
+    async def run(self, work: Work[T]) -> T:
+        """Run one transaction once; errors are the caller's."""
+        ...
+
+    async def hold(self, key: int) -> bool:
+        """Hold a lock that dies with this session; False where the database has none."""
+        ...
+
+    async def released(self, keys: list[int]) -> set[int]:
+        """Those of the locks that no session holds."""
+        ...
+
+    async def forget(self, key: int) -> None:
+        """Clear away what is left of a dead session's lock."""
+        ...
+
+    async def server_started_at(self) -> int:
+        """When the server started, in microseconds: locks taken before that are gone."""
+        ...
+
+    @property
+    def broken(self) -> bool:
+        """True when the connection is known to be lost."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Database(ABC):
+    """A dialect with its connections."""
+
+    wording: Wording
+    hints: Hints | None = None
+    poll_interval: float = 1.0
+    """Seconds between an idle worker's looks, where hints do not come earlier."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.statements = Statements(self.wording, tables)
+
+    async def run(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
+        """Run a transaction, again and again while its errors may pass.
+
+        ``patience`` bounds the time in seconds; None tries for ever. Raises
+        `DatabaseUnavailableError` when it runs out.
+        """
+        return await patiently(self._run_once, self.transient, work, patience)
+
+    async def read(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
+        """Run a transaction that only reads; it may not wait for writers."""
+        return await patiently(self._read_once, self.transient, work, patience)
+
+    @abstractmethod
+    async def _run_once(self, work: Work[T], attempt: int) -> T: ...
+
+    async def _read_once(self, work: Work[T], attempt: int) -> T:
+        return await self._run_once(work, attempt)
+
+    @abstractmethod
+    def transient(self, error: BaseException) -> bool:
+        """True for an error that may pass when the transaction is run again."""
+
+    @abstractmethod
+    def session(self) -> Any:
+        """An async context manager of a `Session`; may be entered in another thread's loop."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    async def exclusively(self, job: Callable[[Ddl], Awaitable[T]]) -> T:
+        """Run a job that changes tables while no other process does, in one transaction where
+        the database's tables are transactional."""
+
+    @abstractmethod
+    def own_transaction(self, attempt: int) -> Any:
+        """An async context manager: a transaction that user code shares.
+
+        Gives (transaction, driver connection); it is committed when the block ends without error.
+        """
+
+    @abstractmethod
+    def borrowed(self, connection: Any) -> Transaction:
+        """A transaction that a caller has open on a driver connection of its own."""
+
+
+async def patiently(
+    once: Callable[[Work[T], int], Any],
+    transient: Callable[[BaseException], bool],
+    work: Work[T],
+    patience: float | None,
+) -> T:
+    """Run ``once`` until it succeeds, its error is not transient, or patience runs out."""
+    deadline = None if patience is None else time.monotonic() + patience
+    attempt = 1
+    while True:
+        try:
+            result: T = await once(work, attempt)
+        except RaceLostError:
+            delay = 0.0
+        except Exception as error:
+            if not transient(error):
+                raise
+            delay = min(2.0, 0.01 * 2 ** min(attempt, 8)) * random.uniform(0.5, 1.0)
+            if deadline is not None and time.monotonic() + delay > deadline:
+                raise DatabaseUnavailableError(
+                    f"the database did not answer within {patience:g} s and {attempt} tries;"
+                    f" the last error was {type(error).__name__}: {error}. Whether the last try"
+                    " was committed is not known: the same call with the same id is safe to repeat."
+                ) from error
+            if attempt in (3, 10) or attempt % 50 == 0:
+                _log.warning(
+                    "database error on try %d, trying again: %s: %s",
+                    attempt,
+                    type(error).__name__,
+                    error,
+                )
+        else:
+            if attempt > 3:
+                _log.info("the database answers again after %d tries", attempt)
+            return result
+        attempt += 1
+        await asyncio.sleep(delay)
+
+
+@asynccontextmanager
+async def closing_session(session: Session) -> AsyncIterator[Session]:
+    """Closes a session at the end of a block, whatever state it is in."""
+    try:
+        yield session
+    finally:
+        try:
+            await session.close()
+        except Exception as error:
+            _log.debug("closing a session: %s", error)

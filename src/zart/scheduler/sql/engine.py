@@ -1,0 +1,219 @@
+"""One engine for the three databases: each transition, run in a transaction of its dialect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from zart.clock import DatabaseClock
+from zart.errors import ExecutionExistsError
+from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord
+from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
+from zart.scheduler.protocol import LeaseSession
+from zart.scheduler.sql import migrate as migration
+from zart.scheduler.sql.database import PATIENCE, Database, Session, patiently
+from zart.scheduler.sql.transaction import Transaction, Work
+from zart.scheduler.sql.transitions import claim as claiming
+from zart.scheduler.sql.transitions import commit as committing
+from zart.scheduler.sql.transitions import deliver, read, schedule
+from zart.scheduler.sql.transitions import lease as leases
+
+__all__ = ["SqlEngine"]
+
+
+class _FencedOutError(Exception):
+    """Rolls back a user's transaction whose claim is lost."""
+
+
+class _RecordedAlreadyError(Exception):
+    """Rolls back a user's transaction whose step has an outcome: an earlier COMMIT went through."""
+
+
+class SqlEngine:
+    """The `Scheduler` contract on a SQL database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.clock = DatabaseClock()
+        self.hints = database.hints
+        self.poll_interval = database.poll_interval
+
+    async def schedule(self, executions: Sequence[NewExecution]) -> list[bool]:
+        try:
+            return await self.database.run(lambda tx: schedule.schedule(tx, executions))
+        except schedule.Conflict as conflict:
+            raise _exists(conflict) from None
+
+    async def schedule_within(self, connection: Any, executions: Sequence[NewExecution]) -> None:
+        try:
+            await schedule.schedule(self.database.borrowed(connection), executions)
+        except schedule.Conflict as conflict:
+            raise _exists(conflict) from None
+        except schedule.RaceLostError:
+            raise ExecutionExistsError(
+                "another transaction has just scheduled one of these ids: roll back and try again"
+            ) from None
+
+    async def claim(
+        self, worker: str, names: Sequence[tuple[str, str]], amount: int
+    ) -> list[ClaimedTask]:
+        tasks = await self.database.run(lambda tx: claiming.claim(tx, worker, names, amount))
+        if tasks:
+            self.clock.observe(tasks[-1].now_at)
+        return tasks
+
+    async def ready_due(self, amount: int) -> tuple[int, float | None]:
+        now, due = await self.database.read(claiming.look)
+        self.clock.observe(now)
+        if due is None:
+            return 0, None
+        if due > now:
+            return 0, (due - now) / 1_000_000
+        woken = await self.database.run(lambda tx: claiming.ready_due(tx, amount))
+        return woken, 0.0
+
+    async def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
+        return await self.database.run(lambda tx: committing.commit(tx, entries))
+
+    async def transact(
+        self, claim: Claim, name: str, work: Callable[[Any], Awaitable[StepRow]]
+    ) -> tuple[Receipt, Recorded | None]:
+        async def once(_: Work[Any], attempt: int) -> tuple[Receipt, Recorded | None]:
+            if attempt > 1 and (recorded := await self._recorded(claim, name)):
+                return Receipt.COMMITTED, recorded
+            async with self.database.own_transaction(attempt) as (tx, connection):
+                row = await work(connection)
+                receipts = await committing.commit(tx, [Entry(claim)])
+                if receipts[0] is not Receipt.COMMITTED:
+                    raise _FencedOutError
+                if not await tx.execute("record_steps", entries=[row]):
+                    raise _RecordedAlreadyError
+            return Receipt.COMMITTED, None
+
+        try:
+            return await patiently(once, self.database.transient, _nothing, PATIENCE)
+        except _FencedOutError:
+            return Receipt.FENCED, None
+        except _RecordedAlreadyError:
+            return Receipt.COMMITTED, await self._recorded(claim, name)
+
+    async def _recorded(self, claim: Claim, name: str) -> Recorded | None:
+        for task in await self.refresh([claim]):
+            for step in task.steps:
+                if step.name == name and step.outcome is not None:
+                    return step
+        return None
+
+    async def refresh(self, claims: Sequence[Claim]) -> list[ClaimedTask]:
+        async def work(tx: Transaction) -> list[ClaimedTask]:
+            keys = sorted((c.execution_id, c.run, c.step) for c in claims)
+            held = set(claims)
+            rows = await tx.fetch("claimed_executions", entries=keys)
+            tasks = [t for t in map(claiming.claimed, rows) if t.claim in held]
+            await claiming.history(tx, tasks)
+            return tasks
+
+        tasks = await self.database.run(work)
+        if tasks:
+            self.clock.observe(tasks[-1].now_at)
+        return tasks
+
+    async def owned(self, worker: str) -> dict[Claim, int]:
+        rows = await self.database.read(lambda tx: tx.fetch("worker_tasks", worker=worker))
+        return {Claim(*row[:4]): row[4] for row in rows}
+
+    async def give_back(self, worker: str, claims: Sequence[Claim]) -> None:
+        await self.database.run(lambda tx: leases.give_back(tx, worker, claims))
+
+    async def offer(self, deliveries: Sequence[Delivery]) -> list[deliver.Answer]:
+        return await self.database.run(lambda tx: deliver.offer(tx, deliveries))
+
+    async def cancel(self, execution_id: str) -> deliver.Answer:
+        return await self.database.run(lambda tx: deliver.cancel(tx, execution_id))
+
+    async def restart(self, execution_id: str, seed: int) -> int | deliver.Answer:
+        found = await self.get([execution_id])
+        run = found[0].run if found else None
+        return await self.database.run(lambda tx: deliver.restart(tx, execution_id, seed, run))
+
+    async def get(self, ids: Sequence[str]) -> list[Execution]:
+        return await self.database.read(lambda tx: read.get(tx, ids))
+
+    async def list(
+        self, *, task: str, status: str, amount: int, before: tuple[int, str]
+    ) -> list[Execution]:
+        return await self.database.read(
+            lambda tx: read.executions(tx, task=task, status=status, amount=amount, before=before)
+        )
+
+    async def timeline(self, execution_id: str, run: int) -> list[StepRecord]:
+        return await self.database.read(lambda tx: read.timeline(tx, execution_id, run))
+
+    async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        return await self.database.read(lambda tx: read.results(tx, ids))
+
+    async def workers(self) -> list[leases.WorkerRow]:
+        return await self.database.read(leases.workers)
+
+    async def migrate(self) -> list[str]:
+        return [f"{m.number:04d}_{m.name}" for m in await migration.migrate(self.database)]
+
+    @asynccontextmanager
+    async def lease_session(self) -> AsyncIterator[LeaseSession]:
+        async with self.database.session() as session:
+            yield _SqlLeaseSession(session)
+
+    async def close(self) -> None:
+        await self.database.close()
+
+
+class _SqlLeaseSession:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    async def register(
+        self, id: str, host: str, process: int, concurrency: int, lock: int | None, lease: int
+    ) -> None:
+        await self.session.run(
+            lambda tx: leases.register(tx, id, host, process, concurrency, lock, lease)
+        )
+
+    async def beat(self, id: str, lease: int, lock: int | None, *, relocked: bool) -> bool:
+        return await self.session.run(
+            lambda tx: leases.beat(tx, id, lease, lock, relocked=relocked)
+        )
+
+    async def workers(self) -> list[leases.WorkerRow]:
+        return await self.session.run(leases.workers)
+
+    async def orphans(self) -> list[str]:
+        return await self.session.run(leases.orphans)
+
+    async def take_over(
+        self, worker: str, still_dead: Callable[[int, int, int], bool]
+    ) -> int:
+        return await self.session.run(lambda tx: leases.take_over(tx, worker, still_dead))
+
+    async def remove(self, id: str) -> None:
+        await self.session.run(lambda tx: tx.execute("delete_worker", id=id))
+
+
+
+
+
+async def _nothing(_: Transaction) -> Any:
+    return None
+
+
+def _exists(conflict: schedule.Conflict) -> ExecutionExistsError:
+    execution = conflict.execution
+    if conflict.task == execution.task:
+        return ExecutionExistsError(
+            f"execution {execution.id!r} of task {execution.task!r} exists with other input:"
+            " use another id, or schedule it with the same input to get the existing one"
+        )
+    return ExecutionExistsError(
+        f"the id {execution.id!r} belongs to an execution of task {conflict.task!r}, so"
+        f" {execution.task!r} cannot have it: put the task's name into the id"
+    )

@@ -1,0 +1,318 @@
+"""PostgreSQL 13 and later, by asyncpg."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
+
+import asyncpg
+
+from zart.scheduler.sql.database import Database, Ddl, Hints, Session, closing_session
+from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
+from zart.scheduler.sql.transaction import Row, Work
+
+__all__ = ["PostgresDatabase"]
+
+T = TypeVar("T")
+_log = logging.getLogger("zart.database")
+
+# Fences rely on a locking read seeing the newest committed row, whatever the server's default is.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_TYPES = {"text": "text[]", "int": "bigint[]"}
+
+_TRANSIENT = (
+    "40",  # serialization failure, deadlock
+    "08",  # connection
+    "53",  # disk full, out of memory, too many connections
+    "57",  # shutdown, crash, cannot connect now, query cancelled
+    "58",  # the server's own file system
+    "25006",  # read-only: a failover is under way
+    "55P03",  # lock not available
+    "XX000",  # a pooler's word for a lost server
+)
+
+
+def _rows(columns: Sequence[Column], place: Callable[[str], str]) -> str:
+    arrays = ", ".join(f"{place(c.name)}::{_TYPES[c.type]}" for c in columns)
+    names = ", ".join(c.name for c in columns)
+    return f"(SELECT * FROM unnest({arrays}) AS u({names}))"
+
+
+WORDING = Wording(
+    name="postgres",
+    now="(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    for_update="FOR UPDATE OF t",
+    # A claim's update conflicts with FOR SHARE; FOR KEY SHARE would let it through.
+    for_share="FOR SHARE OF t",
+    skip_locked="FOR UPDATE SKIP LOCKED",
+    placeholder=lambda number, _name: f"${number}",
+    rows=_rows,
+    reuses_parameters=True,
+)
+
+
+class PostgresDatabase(Database):
+    """One PostgreSQL database."""
+
+    wording = WORDING
+    poll_interval = 1.0
+
+    def __init__(
+        self,
+        url: str,
+        tables: Tables,
+        *,
+        connections: int = 8,
+        options: Mapping[str, Any] | None = None,
+        wording: Wording = WORDING,
+    ) -> None:
+        self.wording = wording
+        super().__init__(tables)
+        self._options: dict[str, Any] = {"command_timeout": 60, **(options or {})}
+        self._url = url
+        self._connections = connections
+        self._pool: asyncpg.Pool[Any] | None = None
+        channel = zlib.crc32(tables.named("tasks").encode())
+        self.hints: Hints | None = _Notifications(self._connect, f"zart_{channel:08x}")
+
+    async def open(self) -> None:
+        """Make the pool; connections are opened when they are first used."""
+        self._pool = await asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._connections,
+            max_inactive_connection_lifetime=300,
+            reset=_no_reset,
+            **self._options,
+        )
+
+    async def _connect(self) -> asyncpg.Connection[Any]:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(self._url, **self._options)
+        return connection
+
+    async def _run_once(self, work: Work[T], attempt: int) -> T:
+        async with self._acquired() as connection:
+            return await _transact(connection, self.statements, work, attempt)
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Any]:
+        if self._pool is None:
+            raise RuntimeError("the scheduler is not connected, or closed")
+        async with self._pool.acquire(timeout=30) as connection:
+            yield connection
+
+    def transient(self, error: BaseException) -> bool:
+        if isinstance(error, asyncpg.PostgresError):
+            return (error.sqlstate or "").startswith(_TRANSIENT)
+        # A broken connection shows as an interface error; a wrong use of the driver would too,
+        # and would then be reported when patience runs out.
+        return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | EOFError)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        async with closing_session(
+            _PostgresSession(await self._connect(), self.statements)
+        ) as session:
+            yield session
+
+    async def exclusively(self, job: Callable[[Ddl], Awaitable[T]]) -> T:
+        async with self._acquired() as connection, connection.transaction():
+            key = zlib.crc32(f"zart migrate {self.tables.named('tasks')}".encode())
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", key)
+            if self.tables.schema is not None:
+                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.tables.schema}")
+            return await job(_PostgresDdl(connection))
+
+    @asynccontextmanager
+    async def own_transaction(self, attempt: int) -> AsyncIterator[tuple[Any, Any]]:
+        async with self._acquired() as connection, connection.transaction():
+            yield _PostgresTransaction(connection, self.statements, attempt), connection
+
+    def borrowed(self, connection: Any) -> _PostgresTransaction:
+        if not hasattr(connection, "fetch") or not hasattr(connection, "is_in_transaction"):
+            raise TypeError(
+                f"a PostgreSQL scheduler joins the transaction of an asyncpg connection, not of a"
+                f" {type(connection).__module__}.{type(connection).__qualname__}"
+            )
+        if not connection.is_in_transaction():
+            raise ValueError("the connection has no open transaction to join: begin one first")
+        return _PostgresTransaction(connection, self.statements, 1)
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except TimeoutError:
+                pool.terminate()
+
+
+async def _no_reset(connection: Any) -> None:
+    """zart leaves nothing behind on a connection, so a round trip to clean it is saved."""
+
+
+async def _transact(
+    connection: Any, statements: Statements, work: Work[T], attempt: int
+) -> T:
+    await connection.execute(_BEGIN)
+    try:
+        result: T = await work(_PostgresTransaction(connection, statements, attempt))
+        await connection.execute("COMMIT")
+    except BaseException:
+        if not connection.is_closed():
+            with contextlib.suppress(Exception):
+                await connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+class _PostgresTransaction:
+    __slots__ = ("_connection", "_statements", "attempt")
+
+    def __init__(self, connection: Any, statements: Statements, attempt: int) -> None:
+        self._connection = connection
+        self._statements = statements
+        self.attempt = attempt
+
+    async def fetch(self, statement: str, /, **values: Any) -> list[Row]:
+        named = self._statements[statement]
+        rows = await self._connection.fetch(named.sql, *named.bind(values, _spread))
+        return cast("list[Row]", rows)
+
+    async def execute(self, statement: str, /, **values: Any) -> int:
+        named = self._statements[statement]
+        status: str = await self._connection.execute(named.sql, *named.bind(values, _spread))
+        return int(status.rpartition(" ")[2])
+
+
+def _spread(rows: Sequence[Any]) -> Sequence[Any]:
+    return list(zip(*rows, strict=True))
+
+
+class _PostgresDdl:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def execute(self, sql: str) -> None:
+        await self._connection.execute(sql)
+
+    async def fetch(self, sql: str) -> list[Row]:
+        return cast("list[Row]", await self._connection.fetch(sql))
+
+
+class _PostgresSession:
+    def __init__(self, connection: asyncpg.Connection[Any], statements: Statements) -> None:
+        self._connection = connection
+        self._statements = statements
+
+    @property
+    def broken(self) -> bool:
+        return self._connection.is_closed()
+
+    async def run(self, work: Work[T]) -> T:
+        return await _transact(self._connection, self._statements, work, 1)
+
+    async def hold(self, key: int) -> bool:
+        await self._connection.execute("SELECT pg_advisory_lock($1)", key)
+        return True
+
+    async def released(self, keys: list[int]) -> set[int]:
+        # A shared lock for the length of the statement: two that look at once do not see each other.
+        rows = await self._connection.fetch(
+            "SELECT k FROM unnest($1::bigint[]) AS k WHERE pg_try_advisory_xact_lock_shared(k)",
+            keys,
+        )
+        return {row[0] for row in rows}
+
+    async def forget(self, key: int) -> None:
+        """The server forgot it with the session."""
+
+    async def server_started_at(self) -> int:
+        value: int = await self._connection.fetchval(
+            "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+        )
+        return value
+
+    async def close(self) -> None:
+        await self._connection.close(timeout=2)
+
+
+class _Notifications:
+    """LISTEN and NOTIFY on a connection of their own, never inside a writing transaction.
+
+    Messages of one moment go as one NOTIFY. After a lost connection everything may have changed,
+    so listeners hear an empty message.
+    """
+
+    GATHER = 0.0005
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[asyncpg.Connection[Any]]], channel: str
+    ) -> None:
+        self._connect = connect
+        self._channel = channel
+        self._received: Callable[[str], None] | None = None
+        self._pending: set[str] = set()
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, received: Callable[[str], None]) -> None:
+        self._received = received
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_up(), name="zart-hints")
+
+    def send(self, message: str) -> None:
+        self._pending.add(message)
+        self._wanted.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_up(), name="zart-hints")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _keep_up(self) -> None:
+        delay = 0.1
+        while True:
+            try:
+                connection = await self._connect()
+                try:
+                    delay = 0.1
+                    await self._serve(connection)
+                finally:
+                    connection.terminate()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                _log.debug("hints pause, polling goes on: %s", error)
+                await asyncio.sleep(delay)
+                delay = min(2.0, delay * 2)
+
+    async def _serve(self, connection: asyncpg.Connection[Any]) -> None:
+        connection.add_termination_listener(lambda _: self._wanted.set())
+        if self._received is not None:
+            await connection.add_listener(self._channel, self._heard)
+            self._received("")
+        listening = self._received is not None
+        while not connection.is_closed():
+            if self._received is not None and not listening:
+                await connection.add_listener(self._channel, self._heard)
+                listening = True
+            await self._wanted.wait()
+            await asyncio.sleep(self.GATHER)
+            self._wanted.clear()
+            messages, self._pending = self._pending, set()
+            if messages and not connection.is_closed():
+                await connection.execute(
+                    "SELECT pg_notify($1, $2)", self._channel, " ".join(sorted(messages))
+                )
+
+    def _heard(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        if self._received is not None:
+            self._received(str(payload))

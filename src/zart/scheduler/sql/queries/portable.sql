@@ -1,0 +1,319 @@
+-- The statements that every database understands. Keys are (execution_id, run, step): a task's
+-- step is empty for the execution itself. A statement that changes several rows gets its keys in
+-- order, so that transactions lock in the same order.
+
+-- name: existing_executions
+SELECT e.id, e.task, e.input
+FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;
+
+-- name: insert_executions
+INSERT INTO {executions} (id, task, queue, priority, input, run, seed, parent_id, parent_run, parent_step, created_at)
+SELECT r.id, r.task, r.queue, r.priority, r.input, 1, r.seed, r.parent_id, r.parent_run, r.parent_step, {now}
+FROM {rows entries: id text, task text, queue text, priority int, input text, seed int, parent_id text, parent_run int, parent_step text} AS r
+WHERE true
+ON CONFLICT (id) DO NOTHING;
+
+-- name: insert_tasks
+-- delay and due_at are null for a task that is ready at once. Pending is -1 for one that only its
+-- due time may start: an event that comes earlier waits in the mailbox.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, due_at, pending)
+SELECT r.execution_id, r.run, '', r.queue, r.task, r.priority,
+       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN {now} END,
+       coalesce(r.due_at, {now} + r.delay),
+       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN 0 ELSE -1 END
+FROM {rows entries: execution_id text, run int, queue text, task text, priority int, delay int, due_at int} AS r
+WHERE true
+ON CONFLICT (execution_id, run, step) DO NOTHING;
+
+-- name: insert_distributed
+-- Only where the step's row is still without an outcome: a commit whose answer was lost may have
+-- been followed by the step's end already.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, input)
+SELECT r.execution_id, r.run, r.step, r.queue, r.task, r.priority, {now}, r.input
+FROM {rows entries: execution_id text, run int, step text, queue text, task text, priority int, input text} AS r
+JOIN {steps} s ON s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.step
+WHERE s.outcome IS NULL
+ON CONFLICT (execution_id, run, step) DO NOTHING;
+
+-- name: claimed_executions
+SELECT t.execution_id, t.run, t.step, t.epoch, t.task, t.queue, coalesce(t.input, e.input), e.seed,
+       t.attempt, t.crashes, t.wake_seq, t.started_at, {now}, e.parent_id, e.parent_run, e.parent_step
+FROM {rows entries: execution_id text, run int, step text} AS r
+JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+JOIN {executions} e ON e.id = t.execution_id;
+
+-- name: claim_tasks
+UPDATE {tasks} AS t
+SET worker = :worker, epoch = t.epoch + 1, ready_at = NULL, due_at = NULL,
+    started_at = coalesce(t.started_at, {now})
+FROM {rows entries: execution_id text, run int, step text} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
+
+-- name: ready_tasks
+SELECT execution_id, run, step FROM {tasks}
+WHERE queue = :queue AND task = :task AND ready_at IS NOT NULL
+ORDER BY priority, ready_at
+LIMIT :amount {skip_locked};
+
+-- name: history_steps
+SELECT s.execution_id, s.name, s.kind, s.position, s.outcome, s.value, s.due_at
+FROM {rows entries: execution_id text, run int} AS r
+JOIN {steps} s ON s.execution_id = r.execution_id AND s.run = r.run;
+
+-- name: history_attempts
+-- In order, so that the last row of a step is its last attempt.
+SELECT a.execution_id, a.step, a.attempt, a.retry_at, a.deadline_at, a.error
+FROM {rows entries: execution_id text, run int, run_attempt int} AS r
+JOIN {step_attempts} a
+  ON a.execution_id = r.execution_id AND a.run = r.run AND a.run_attempt = r.run_attempt
+WHERE a.step <> ''
+ORDER BY a.execution_id, a.step, a.attempt;
+
+-- name: history_events
+SELECT v.execution_id, v.sequence, v.name, v.payload
+FROM {rows entries: execution_id text} AS r
+JOIN {events} v ON v.execution_id = r.execution_id
+WHERE v.taken_by IS NULL
+ORDER BY v.execution_id, v.sequence;
+
+-- name: fence
+-- The gate of every write: the rows stay locked until the transaction ends, so an epoch read
+-- here is the epoch at commit. Id and key alone: a further condition has made planners scan.
+SELECT t.execution_id, t.run, t.step, t.epoch, t.wake_seq
+FROM {rows entries: execution_id text, run int, step text} AS r
+JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+ORDER BY t.execution_id, t.run, t.step
+{for_share};
+
+-- name: record_steps
+INSERT INTO {steps} AS s (execution_id, run, name, kind, position, outcome, value, due_at, started_at, finished_at)
+SELECT r.execution_id, r.run, r.name, r.kind, r.position, r.outcome, r.value, r.due_at, r.started_at,
+       CASE WHEN r.outcome IS NOT NULL THEN {now} END
+FROM {rows entries: execution_id text, run int, name text, kind text, position int, outcome text, value text, due_at int, started_at int} AS r
+WHERE true
+ON CONFLICT (execution_id, run, name) DO UPDATE
+SET outcome = excluded.outcome, value = excluded.value, finished_at = excluded.finished_at,
+    started_at = coalesce(s.started_at, excluded.started_at)
+WHERE s.outcome IS NULL;
+
+-- name: record_attempts
+INSERT INTO {step_attempts} (execution_id, run, step, run_attempt, attempt, error, retry_at, deadline_at, started_at, failed_at)
+SELECT r.execution_id, r.run, r.step, r.run_attempt, r.attempt, r.error, r.retry_at, r.deadline_at, r.started_at, {now}
+FROM {rows entries: execution_id text, run int, step text, run_attempt int, attempt int, error text, retry_at int, deadline_at int, started_at int} AS r
+WHERE true
+ON CONFLICT (execution_id, run, step, run_attempt, attempt) DO NOTHING;
+
+-- name: take_events
+UPDATE {events} AS v SET taken_by = r.taken_by
+FROM {rows entries: execution_id text, sequence int, taken_by text} AS r
+WHERE v.execution_id = r.execution_id AND v.sequence = r.sequence;
+
+-- name: erase_steps
+DELETE FROM {steps}
+WHERE (execution_id, run, name) IN (SELECT r.execution_id, r.run, r.name FROM {rows entries: execution_id text, run int, name text} AS r);
+
+-- name: erase_attempts
+DELETE FROM {step_attempts}
+WHERE (execution_id, run, step) IN (SELECT r.execution_id, r.run, r.name FROM {rows entries: execution_id text, run int, name text} AS r);
+
+-- name: erase_taken_events
+DELETE FROM {events}
+WHERE (execution_id, taken_by) IN (SELECT r.execution_id, r.name FROM {rows entries: execution_id text, run int, name text} AS r);
+
+-- name: park_tasks
+-- A wake that came after the run's last look (its sequence has moved) makes the task ready at
+-- once: that is why no wake is lost, whichever of park and wake commits first.
+UPDATE {tasks} AS t
+SET worker = NULL, pending = r.pending, attempt = r.attempt,
+    ready_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND t.wake_seq <> r.wake_seq) THEN {now} END,
+    due_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND t.wake_seq <> r.wake_seq) THEN NULL ELSE r.due_at END
+FROM {rows entries: execution_id text, run int, step text, wake_seq int, ready int, due_at int, pending int, attempt int} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
+
+-- name: finish_executions
+UPDATE {executions} AS e
+SET status = r.status, output = r.output, failure = r.failure, attempt = r.attempt, crashes = r.crashes,
+    started_at = r.started_at, finished_at = {now}
+FROM {rows entries: execution_id text, status text, output text, failure text, attempt int, crashes int, started_at int} AS r
+WHERE e.id = r.execution_id;
+
+-- name: delete_tasks
+DELETE FROM {tasks}
+WHERE (execution_id, run, step) IN (SELECT r.execution_id, r.run, r.step FROM {rows entries: execution_id text, run int, step text} AS r);
+
+-- name: delete_task_group
+-- An execution's own row and those of its distributed steps.
+DELETE FROM {tasks} WHERE execution_id IN (SELECT r.execution_id FROM {rows entries: execution_id text} AS r);
+
+-- name: delete_events
+DELETE FROM {events} WHERE execution_id IN (SELECT r.execution_id FROM {rows entries: execution_id text} AS r);
+
+-- name: cancel_open_steps
+UPDATE {steps} AS s SET outcome = 'cancelled', finished_at = {now}
+FROM {rows entries: execution_id text, run int} AS r
+WHERE s.execution_id = r.execution_id AND s.run = r.run AND s.outcome IS NULL;
+
+-- name: count_down
+-- Children that ended: a parked parent becomes ready when none is left to wait for, or at once
+-- when one of them failed.
+UPDATE {tasks} AS t
+SET wake_seq = t.wake_seq + r.ended, pending = t.pending - r.ended,
+    ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
+    due_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN NULL ELSE t.due_at END
+FROM {rows entries: execution_id text, run int, ended int, failed int} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = '';
+
+-- name: lock_executions
+SELECT t.execution_id, t.run, t.wake_seq
+FROM {rows entries: execution_id text} AS r
+JOIN {tasks} t ON t.execution_id = r.execution_id AND t.step = ''
+ORDER BY t.execution_id, t.run
+{for_update};
+
+-- name: statuses
+SELECT e.id, e.status
+FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;
+
+-- name: delivered
+SELECT v.delivery
+FROM {rows entries: execution_id text, delivery text} AS r
+JOIN {events} v ON v.execution_id = r.execution_id AND v.delivery = r.delivery;
+
+-- name: insert_events
+INSERT INTO {events} (execution_id, sequence, delivery, name, payload, created_at)
+SELECT r.execution_id, r.sequence, r.delivery, r.name, r.payload, {now}
+FROM {rows entries: execution_id text, sequence int, delivery text, name text, payload text} AS r
+WHERE true;
+
+-- name: wake_tasks
+UPDATE {tasks} AS t
+SET wake_seq = t.wake_seq + r.amount,
+    ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
+    due_at = CASE WHEN t.pending >= 0 THEN NULL ELSE t.due_at END
+FROM {rows entries: execution_id text, run int, amount int} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = '';
+
+-- name: due_tasks
+SELECT execution_id, run, step FROM {tasks}
+WHERE due_at IS NOT NULL AND due_at <= {now}
+ORDER BY due_at LIMIT :amount {skip_locked};
+
+-- name: ready_due_tasks
+UPDATE {tasks} AS t SET ready_at = t.due_at, due_at = NULL, pending = 0
+FROM {rows entries: execution_id text, run int, step text} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.due_at IS NOT NULL;
+
+-- name: next_due
+SELECT {now}, min(due_at) FROM {tasks} WHERE due_at IS NOT NULL;
+
+-- name: time
+SELECT {now};
+
+-- name: register_worker
+INSERT INTO {workers} (id, host, process, concurrency, session_lock, locked_at, started_at, beat_at, expires_at)
+SELECT :id, :host, :process, :concurrency, :session_lock, {now}, {now}, {now}, {now} + :lease;
+
+-- name: beat
+UPDATE {workers} SET beat_at = {now}, expires_at = {now} + :lease,
+    session_lock = :session_lock, locked_at = CASE WHEN :relocked = 1 THEN {now} ELSE locked_at END
+WHERE id = :id;
+
+-- name: list_workers
+SELECT id, host, process, concurrency, session_lock, locked_at, started_at, beat_at, expires_at, {now}
+FROM {workers} ORDER BY id;
+
+-- name: lock_worker
+SELECT id, expires_at, {now}, beat_at FROM {workers} WHERE id = :id {for_update};
+
+-- name: delete_worker
+DELETE FROM {workers} WHERE id = :id;
+
+-- name: worker_tasks
+SELECT execution_id, run, step, epoch, wake_seq FROM {tasks} WHERE worker = :worker
+ORDER BY execution_id, run, step;
+
+-- name: orphaned_workers
+-- Owners without a row: a claim that was committed after its worker had been declared dead.
+SELECT DISTINCT t.worker FROM {tasks} t
+WHERE t.worker IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {workers} w WHERE w.id = t.worker);
+
+-- name: take_over_tasks
+UPDATE {tasks} AS t
+SET worker = NULL, ready_at = {now}, epoch = t.epoch + 1, crashes = t.crashes + :crashed
+FROM {rows entries: execution_id text, run int, step text} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.worker = :worker;
+
+-- name: give_back_tasks
+-- A worker's own return: it says which claims, and no crash is counted.
+UPDATE {tasks} AS t
+SET worker = NULL, ready_at = {now}, epoch = t.epoch + 1
+FROM {rows entries: execution_id text, run int, step text, epoch int} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.epoch = r.epoch AND t.worker = :worker;
+
+-- name: get_executions
+SELECT e.id, e.task, e.queue, e.status, e.input, e.output, e.failure, e.run,
+       coalesce(t.attempt, e.attempt), coalesce(t.crashes, e.crashes), e.priority, t.worker,
+       e.parent_id, e.created_at, coalesce(e.started_at, t.started_at), e.finished_at, t.due_at,
+       t.ready_at
+FROM {rows entries: id text} AS r
+JOIN {executions} e ON e.id = r.id
+LEFT JOIN {tasks} t ON t.execution_id = e.id AND t.run = e.run AND t.step = '';
+
+-- name: list_executions
+-- Newest first, from before the given place. Empty text means any.
+SELECT e.id, e.task, e.queue, e.status, e.input, e.output, e.failure, e.run,
+       coalesce(t.attempt, e.attempt), coalesce(t.crashes, e.crashes), e.priority, t.worker,
+       e.parent_id, e.created_at, coalesce(e.started_at, t.started_at), e.finished_at, t.due_at,
+       t.ready_at
+FROM {executions} e
+LEFT JOIN {tasks} t ON t.execution_id = e.id AND t.run = e.run AND t.step = ''
+WHERE (e.created_at < :before_at OR (e.created_at = :before_at AND e.id < :before_id))
+  AND (:task = '' OR e.task = :task)
+  AND (:status = ''
+       OR (:status = 'pending' AND e.status IS NULL AND t.ready_at IS NOT NULL)
+       OR (:status = 'running' AND e.status IS NULL AND t.worker IS NOT NULL)
+       OR (:status = 'waiting' AND e.status IS NULL AND t.ready_at IS NULL AND t.worker IS NULL)
+       OR e.status = :status)
+ORDER BY e.created_at DESC, e.id DESC
+LIMIT :amount;
+
+-- name: open_waits
+SELECT s.execution_id, s.kind, s.name
+FROM {rows entries: id text, run int} AS r
+JOIN {steps} s ON s.execution_id = r.id AND s.run = r.run
+WHERE s.outcome IS NULL AND s.kind <> 'loop'
+ORDER BY s.execution_id, s.position;
+
+-- name: timeline_steps
+SELECT name, kind, run, position, outcome, value, started_at, finished_at, due_at
+FROM {steps} WHERE execution_id = :execution_id AND run = :run
+ORDER BY position, name;
+
+-- name: timeline_attempts
+SELECT step, run_attempt, attempt, error, started_at, failed_at
+FROM {step_attempts} WHERE execution_id = :execution_id AND run = :run
+ORDER BY step, run_attempt, attempt;
+
+-- name: results
+SELECT e.id, e.status, e.output, e.failure
+FROM {rows entries: id text} AS r
+JOIN {executions} e ON e.id = r.id;
+
+-- name: lock_execution_row
+SELECT id, task, queue, priority, status, output, failure, run, attempt, started_at, finished_at, input
+FROM {executions} WHERE id = :id {for_update};
+
+-- name: keep_run
+INSERT INTO {runs} (execution_id, run, status, output, failure, attempt, started_at, finished_at)
+SELECT e.id, e.run, coalesce(e.status, 'cancelled'), e.output, e.failure, e.attempt, e.started_at, coalesce(e.finished_at, {now})
+FROM {executions} e WHERE e.id = :id;
+
+-- name: begin_run
+UPDATE {executions}
+SET run = run + 1, status = NULL, output = NULL, failure = NULL, attempt = 1, crashes = 0,
+    started_at = NULL, finished_at = NULL, seed = :seed
+WHERE id = :id;
+
+-- name: parents
+SELECT e.parent_id, e.parent_run, e.parent_step
+FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;

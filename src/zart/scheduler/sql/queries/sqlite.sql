@@ -1,0 +1,1 @@
+-- What SQLite says differently from portable.sql: nothing so far.

@@ -1,0 +1,116 @@
+"""What comes from outside to an execution: events, cancel and restart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from zart.models import Status
+from zart.scheduler.entries import Delivery, NewExecution
+from zart.scheduler.sql.transaction import Transaction
+from zart.scheduler.sql.transitions.commit import parent_step_row
+
+__all__ = ["Answer", "cancel", "offer", "restart"]
+
+
+class Answer(Enum):
+    """What became of a delivery."""
+
+    DONE = "done"
+    NOT_FOUND = "not found"
+    FINISHED = "finished"
+
+
+async def offer(tx: Transaction, deliveries: Sequence[Delivery]) -> list[Answer]:
+    """Put events into mailboxes and wake their executions.
+
+    The task's row is locked first and its wake sequence numbers the events, so events are ordered
+    as they were committed, and a park that has not seen them finds the sequence moved.
+    """
+    ids = sorted({d.execution_id for d in deliveries})
+    rows = await tx.fetch("lock_executions", entries=[(i,) for i in ids])
+    live = {row[0]: (row[1], row[2]) for row in rows}
+    done: set[str] = set()
+    if tx.attempt > 1:
+        known = await tx.fetch("delivered", entries=[(d.execution_id, d.key) for d in deliveries])
+        done = {row[0] for row in known}
+    finished: set[str] = set()
+    if missing := [(i,) for i in ids if i not in live]:
+        finished = {row[0] for row in await tx.fetch("statuses", entries=missing)}
+    answers: list[Answer] = []
+    amounts: dict[str, int] = {}
+    events: list[tuple[str, int, str, str, str]] = []
+    for delivery in deliveries:
+        target = delivery.execution_id
+        if target in live:
+            if delivery.key not in done:
+                amounts[target] = amounts.get(target, 0) + 1
+                sequence = live[target][1] + amounts[target]
+                events.append((target, sequence, delivery.key, delivery.name, delivery.payload))
+            answers.append(Answer.DONE)
+        else:
+            answers.append(Answer.FINISHED if target in finished else Answer.NOT_FOUND)
+    if events:
+        await tx.execute("insert_events", entries=events)
+        await tx.execute(
+            "wake_tasks", entries=sorted((i, live[i][0], n) for i, n in amounts.items())
+        )
+    return answers
+
+
+async def cancel(tx: Transaction, execution_id: str) -> Answer:
+    """End a live execution as cancelled: its task row goes, so no claim on it passes a fence."""
+    parents = await _lock_with_parent(tx, execution_id)
+    rows = await tx.fetch("lock_execution_row", id=execution_id)
+    if not rows:
+        return Answer.NOT_FOUND
+    status, run, attempt = rows[0][4], rows[0][7], rows[0][8]
+    if status is not None:
+        return Answer.DONE if status == Status.CANCELLED else Answer.FINISHED
+    await tx.execute(
+        "finish_executions",
+        entries=[(execution_id, Status.CANCELLED, None, None, attempt, 0, rows[0][9])],
+    )
+    await tx.execute("cancel_open_steps", entries=[(execution_id, run)])
+    await tx.execute("delete_task_group", entries=[(execution_id,)])
+    await tx.execute("delete_events", entries=[(execution_id,)])
+    if parents is not None:
+        row = parent_step_row(parents, Status.CANCELLED, None)
+        await tx.execute("record_steps", entries=[row])
+        await tx.execute("count_down", entries=[(parents[0], parents[1], 1, 1)])
+    return Answer.DONE
+
+
+async def _lock_with_parent(tx: Transaction, execution_id: str) -> tuple[str, int, str] | None:
+    """Lock an execution's task row, its parent's first, as a child's end does."""
+    rows = await tx.fetch("parents", entries=[(execution_id,)])
+    parent = (rows[0][0], rows[0][1], rows[0][2]) if rows and rows[0][0] is not None else None
+    for target in [parent[0], execution_id] if parent else [execution_id]:
+        await tx.fetch("lock_executions", entries=[(target,)])
+    return parent
+
+
+async def restart(tx: Transaction, execution_id: str, seed: int, run: int | None) -> int | Answer:
+    """Begin a new run from the top; gives its number.
+
+    ``run`` is the run that the caller saw: a try again after a lost answer finds it superseded.
+    """
+    await tx.fetch("lock_executions", entries=[(execution_id,)])
+    rows = await tx.fetch("lock_execution_row", id=execution_id)
+    if not rows:
+        return Answer.NOT_FOUND
+    row = rows[0]
+    current: int = row[7]
+    if run is not None and current != run:
+        return current
+    await tx.execute("keep_run", id=execution_id)
+    await tx.execute("cancel_open_steps", entries=[(execution_id, current)])
+    await tx.execute("delete_task_group", entries=[(execution_id,)])
+    await tx.execute("delete_events", entries=[(execution_id,)])
+    await tx.execute("begin_run", id=execution_id, seed=seed)
+    new = NewExecution(execution_id, row[1], row[2], row[3], row[11], seed)
+    await tx.execute(
+        "insert_tasks",
+        entries=[(new.id, current + 1, new.queue, new.task, new.priority, None, None)],
+    )
+    return current + 1

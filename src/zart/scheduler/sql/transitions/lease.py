@@ -1,0 +1,96 @@
+"""Workers' leases: registering, beating, and taking over from the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from zart.models import Claim
+from zart.scheduler.sql.transaction import Transaction
+
+__all__ = ["WorkerRow", "beat", "give_back", "orphans", "register", "take_over", "workers"]
+
+_BATCH = 500
+
+
+class WorkerRow(msgspec.Struct, frozen=True):
+    """A worker as the database knows it; times in microseconds."""
+
+    id: str
+    host: str
+    process: int
+    concurrency: int
+    session_lock: int | None
+    locked_at: int | None
+    started_at: int
+    beat_at: int
+    expires_at: int
+    now_at: int
+
+    @property
+    def expired(self) -> bool:
+        """True when no beat came within the lease."""
+        return self.expires_at < self.now_at
+
+
+async def register(
+    tx: Transaction, id: str, host: str, process: int, concurrency: int, lock: int | None, lease: int
+) -> None:
+    """Enter a worker. An answer that was lost leaves the row there: then it is renewed."""
+    if tx.attempt > 1 and await beat(tx, id, lease, lock, relocked=True):
+        return
+    await tx.execute(
+        "register_worker",
+        id=id,
+        host=host,
+        process=process,
+        concurrency=concurrency,
+        session_lock=lock,
+        lease=lease,
+    )
+
+
+async def beat(tx: Transaction, id: str, lease: int, lock: int | None, *, relocked: bool) -> bool:
+    """Renew a worker's lease; False when it has been declared dead."""
+    return bool(
+        await tx.execute("beat", id=id, lease=lease, session_lock=lock, relocked=int(relocked))
+    )
+
+
+async def workers(tx: Transaction) -> list[WorkerRow]:
+    """All workers that are entered."""
+    return [WorkerRow(*row) for row in await tx.fetch("list_workers")]
+
+
+async def orphans(tx: Transaction) -> list[str]:
+    """Workers that own tasks and are not entered."""
+    return [row[0] for row in await tx.fetch("orphaned_workers")]
+
+
+async def take_over(
+    tx: Transaction, worker: str, still_dead: Callable[[int, int, int], bool]
+) -> int:
+    """Make a dead worker's tasks ready again and strike its name; gives how many there were.
+
+    The worker's row is locked and ``still_dead(expires_at, now, beat_at)`` asked again, so that a
+    beat which came in between wins. Each task gets a new epoch, which fences the old owner out.
+    """
+    rows = await tx.fetch("lock_worker", id=worker)
+    if rows and not still_dead(rows[0][1], rows[0][2], rows[0][3]):
+        return 0
+    keys = [(r[0], r[1], r[2]) for r in await tx.fetch("worker_tasks", worker=worker)]
+    for start in range(0, len(keys), _BATCH):
+        await tx.execute(
+            "take_over_tasks", entries=keys[start : start + _BATCH], worker=worker, crashed=1
+        )
+    if rows:
+        await tx.execute("delete_worker", id=worker)
+    return len(keys)
+
+
+async def give_back(tx: Transaction, worker: str, claims: Sequence[Claim]) -> None:
+    """Hand claims back unfinished, as a stopping worker does; no crash is counted."""
+    keys = sorted((c.execution_id, c.run, c.step, c.epoch) for c in claims)
+    if keys:
+        await tx.execute("give_back_tasks", entries=keys, worker=worker)

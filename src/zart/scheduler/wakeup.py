@@ -1,0 +1,81 @@
+"""Hints that something may have changed: in this process at once, between processes soon.
+
+Polling is the truth: every hint may be lost, and each listener looks by itself now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from zart.scheduler.sql.database import Hints
+
+__all__ = ["FINISHED", "READY", "WOKEN", "Bell", "WakeUps"]
+
+READY = "ready"
+"""Something can be claimed."""
+WOKEN = "woken"
+"""An execution that a worker is running has been woken or cancelled."""
+FINISHED = "finished"
+"""An execution has ended."""
+
+
+class Bell:
+    """Rings for one listener; rings that come while nobody waits are kept as one."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a ring, at most so long; True when it rang."""
+        if not self._event.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._event.wait()
+        rang = self._event.is_set()
+        self._event.clear()
+        return rang
+
+
+class WakeUps:
+    """The bells of one scheduler, rung from this process and by its database's hints."""
+
+    def __init__(self, hints: Hints | None) -> None:
+        self._hints = hints
+        self._bells: dict[str, set[Bell]] = {READY: set(), WOKEN: set(), FINISHED: set()}
+        self._listening = False
+
+    def ring(self, kind: str, *, elsewhere: bool = True) -> None:
+        """Ring here, and tell other processes soon."""
+        for bell in self._bells[kind]:
+            bell.ring()
+        if elsewhere and self._hints is not None:
+            self._hints.send(kind)
+
+    async def attach(self, bell: Bell, *kinds: str) -> None:
+        """Let a bell ring for these kinds."""
+        for kind in kinds:
+            self._bells[kind].add(bell)
+        if not self._listening and self._hints is not None:
+            self._listening = True
+            await self._hints.start(self._received)
+
+    def detach(self, bell: Bell) -> None:
+        """Stop ringing a bell."""
+        for bells in self._bells.values():
+            bells.discard(bell)
+
+    def _received(self, message: str) -> None:
+        kinds = message.split() or list(self._bells)
+        for kind in kinds:
+            for bell in self._bells.get(kind, ()):
+                bell.ring()
+
+    async def close(self) -> None:
+        if self._hints is not None:
+            await self._hints.close()

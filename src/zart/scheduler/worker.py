@@ -1,0 +1,471 @@
+"""The worker: claims what it has handlers for, runs it, and writes what comes of it.
+
+It knows nothing of handlers: an `Executor`, one floor above, turns a claimed task into a
+`RunningTask`, which gives back the entry that ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+
+from zart.duration import Duration, seconds
+from zart.models import Claim, ClaimedTask
+from zart.scheduler.durable import DEFAULT_QUEUE, DurableScheduler
+from zart.scheduler.entries import Entry, Finish, FinishStep, Park, Receipt
+from zart.scheduler.journal import Journal
+from zart.scheduler.lease import Lease, LeaseTimes
+from zart.scheduler.wakeup import FINISHED, READY, WOKEN, Bell
+
+__all__ = ["Executor", "Ledger", "RunningTask", "Stop", "Worker", "WorkerConfig"]
+
+_log = logging.getLogger("zart.worker")
+
+CLAIM_BATCH = 128
+RECONCILE = 1.0
+"""Seconds between looks at whether running tasks are still this worker's."""
+STRAY = 3.0
+"""Seconds after which a claim that no run here knows of is given back."""
+GRACE = 5.0
+"""Seconds that a stopped handler has to end before its slot goes to another."""
+
+
+class Stop(Enum):
+    """Why a running task must end now."""
+
+    LOST = "lost"
+    """Its claim is gone: cancelled, restarted or taken over. Nothing it writes is accepted."""
+    SHUTDOWN = "shutdown"
+    """The worker stops; another one will run it again."""
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works; durations as everywhere in zart.
+
+    ``concurrency`` executions run at once. On shutdown running ones have ``shutdown_timeout`` to
+    end. ``beat`` and ``lease`` are the heartbeat's pace and the time without one until the worker
+    counts as dead. ``max_crashes`` is how often an execution may take its worker down before it is
+    failed. ``poll_interval`` is the time between looks when no hint comes; None leaves it to the
+    database's dialect.
+    """
+
+    concurrency: int = 100
+    shutdown_timeout: Duration = "30s"
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    beat: Duration = "5s"
+    lease: Duration = "15s"
+    max_crashes: int = 5
+    poll_interval: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+        if seconds(self.lease, what="lease") < 2 * seconds(self.beat, what="beat"):
+            raise ValueError("the lease must be at least two beats long")
+
+
+class Ledger(Protocol):
+    """Where a running task writes, and what it can ask of its worker."""
+
+    @property
+    def scheduler(self) -> DurableScheduler: ...
+
+    @property
+    def config(self) -> WorkerConfig: ...
+
+    def commit(self, entry: Entry) -> asyncio.Future[Receipt]:
+        """Write an entry; the future has its receipt after the commit."""
+        ...
+
+    def abandon(self, claim: Claim, entry: Entry | None) -> None:
+        """Give up on a handler that cannot be stopped: write its end and free its slot."""
+        ...
+
+
+class RunningTask(Protocol):
+    """One claimed task at work."""
+
+    @property
+    def claim(self) -> Claim: ...
+
+    @property
+    def watching(self) -> int | None:
+        """The wake sequence it has seen, while it waits in place for a wake; None otherwise."""
+        ...
+
+    async def run(self) -> Entry | None:
+        """Do the work and give the entry that ends it, or None when its claim is lost."""
+        ...
+
+    def stop(self, why: Stop) -> None:
+        """Tell it why it is about to be cancelled."""
+        ...
+
+    def wake(self, fresh: ClaimedTask) -> None:
+        """Hand it what has come since it last looked."""
+        ...
+
+
+class Executor(Protocol):
+    """Turns claimed tasks into running ones."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The task names it has handlers for."""
+        ...
+
+    def start(self, task: ClaimedTask, ledger: Ledger) -> RunningTask: ...
+
+
+class Worker:
+    """Runs executions of one scheduler until it is stopped.
+
+    Used as an async context manager beside the caller's own code, or with `run` for a process of
+    its own::
+
+        await Worker(scheduler, registry).run()        # until SIGTERM or SIGINT
+    """
+
+    def __init__(
+        self,
+        scheduler: DurableScheduler,
+        executor: Executor,
+        config: WorkerConfig | None = None,
+    ) -> None:
+        self.scheduler = scheduler
+        self.config = config or WorkerConfig()
+        self._executor = executor
+        self._backend = scheduler.backend
+        self._journal: Journal[Entry, Receipt] = Journal(self._write)
+        self._running: dict[Claim, tuple[RunningTask, asyncio.Task[None]]] = {}
+        self._ending: set[Claim] = set()
+        self._strays: dict[Claim, float] = {}
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._duties: list[asyncio.Task[None]] = []
+        self._ready = Bell()
+        self._slot = Bell()
+        self._woken = Bell()
+        self._time = Bell()
+        times = LeaseTimes(seconds(self.config.beat), seconds(self.config.lease))
+        self._lease = Lease(
+            self._backend,
+            times,
+            self.config.concurrency,
+            on_lost=self._lost_lease,
+            on_takeover=self._ready.ring,
+        )
+        interval = self.config.poll_interval
+        self._interval = self._backend.poll_interval if interval is None else seconds(interval)
+
+    @property
+    def id(self) -> str:
+        """The worker's name in the database."""
+        return self._lease.worker
+
+    @property
+    def running(self) -> int:
+        """How many tasks are at work."""
+        return len(self._running)
+
+    # -- start and stop -----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to claim and run; raises when the database cannot be reached."""
+        await self._lease.start()
+        wakeups = self.scheduler.wakeups
+        await wakeups.attach(self._ready, READY)
+        await wakeups.attach(self._woken, WOKEN)
+        self._duties = [
+            asyncio.create_task(self._claim_on(), name="zart-claim"),
+            asyncio.create_task(self._keep_time(), name="zart-time"),
+            asyncio.create_task(self._reconcile_on(), name="zart-reconcile"),
+        ]
+        _log.info("worker %s started: %s", self.id, ", ".join(self._executor.names) or "no tasks")
+
+    async def stop(self, *, timeout: Duration | None = None) -> None:
+        """Stop claiming, let running tasks end within the timeout, give the rest back at once.
+
+        ``timeout`` is the config's ``shutdown_timeout`` unless given.
+        """
+        if self._stopping:
+            return
+        self._stopping = True
+        limit = seconds(self.config.shutdown_timeout if timeout is None else timeout)
+        claiming, keeping_time, reconciling = self._duties
+        # The claim in flight is let finish: what it has claimed is given back below.
+        self._ready.ring()
+        self._slot.ring()
+        await claiming
+        keeping_time.cancel()
+        if self._running:
+            _log.info("worker %s stops: %d tasks have %g s to end", self.id, self.running, limit)
+            await asyncio.wait([task for _, task in self._running.values()], timeout=limit)
+        await self._give_back_rest()
+        reconciling.cancel()
+        await asyncio.gather(keeping_time, reconciling, return_exceptions=True)
+        await self._journal.drain()
+        for bell in (self._ready, self._woken):
+            self.scheduler.wakeups.detach(bell)
+        await self._lease.stop()
+        _log.info("worker %s stopped", self.id)
+
+    async def _give_back_rest(self) -> None:
+        rest = dict(self._running)
+        if not rest:
+            return
+        for running, task in rest.values():
+            running.stop(Stop.SHUTDOWN)
+            task.cancel()
+        await asyncio.wait([task for _, task in rest.values()], timeout=2)
+        try:
+            await self._backend.give_back(self.id, [c for c in rest if c not in self._ending])
+        except Exception as error:
+            _log.warning("%d tasks could not be given back: %s", len(rest), error)
+        self.scheduler.wakeups.ring(READY)
+        _log.info("worker %s gave %d tasks back", self.id, len(rest))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT; a second signal gives running tasks back at once."""
+        asked = asyncio.Event()
+        hurry = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def signalled() -> None:
+            (hurry if asked.is_set() else asked).set()
+
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, signalled)
+        try:
+            await self.start()
+            await asked.wait()
+            stopping = asyncio.create_task(self.stop())
+            hurried = asyncio.create_task(hurry.wait())
+            await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                for running, task in list(self._running.values()):
+                    running.stop(Stop.SHUTDOWN)
+                    task.cancel()
+            await stopping
+            hurried.cancel()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    # -- claiming -----------------------------------------------------------------------------
+
+    async def _claim_on(self) -> None:
+        while not self._stopping:
+            free = self.config.concurrency - len(self._running)
+            if free <= 0:
+                await self._slot.wait(1.0)
+            elif not self._lease.valid:
+                await self._ready.wait(0.1)
+            elif await self._claim(min(free, CLAIM_BATCH)) == 0:
+                await self._ready.wait(self._interval)
+
+    async def _claim(self, amount: int) -> int:
+        names = [(queue, name) for queue in self.config.queues for name in self._executor.names]
+        if not names:
+            return 0
+        worker = self.id
+        try:
+            tasks = await self._backend.claim(worker, names, amount)
+        except Exception as error:
+            _log.error("claiming failed, trying again: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(1.0)
+            return 0
+        if worker != self.id:
+            return 0  # declared dead meanwhile; its claims are taken over as orphans
+        for task in tasks:
+            self._start(task)
+        return len(tasks)
+
+    def _start(self, claimed: ClaimedTask) -> None:
+        running = self._executor.start(claimed, self)
+        task = asyncio.create_task(self._run(running))
+        self._running[claimed.claim] = (running, task)
+
+    async def _run(self, running: RunningTask) -> None:
+        claim = running.claim
+        try:
+            entry = await running.run()
+            if entry is not None:
+                self._ending.add(claim)
+                await self.commit(entry)
+        except asyncio.CancelledError:
+            _log.debug("task %s was stopped", claim)
+        except Exception:
+            # A fault of zart or of what is below it; the task is another worker's after the lease.
+            _log.exception("execution %r could not be run to an end", claim.execution_id)
+            with contextlib.suppress(Exception):
+                await asyncio.sleep(1.0)
+                await self._backend.give_back(self.id, [claim])
+        finally:
+            self._release(claim)
+
+    def _release(self, claim: Claim) -> None:
+        self._running.pop(claim, None)
+        self._ending.discard(claim)
+        self._slot.ring()
+
+    def abandon(self, claim: Claim, entry: Entry | None) -> None:
+        """Give up on a handler that cannot be stopped: write its end and free its slot."""
+        if claim not in self._running:
+            return
+        _, task = self._running[claim]
+        _log.error(
+            "the handler of execution %r does not end although it was stopped: it catches"
+            " BaseException or CancelledError and goes on, or blocks. Its slot is freed; what it"
+            " still does is not recorded",
+            claim.execution_id,
+        )
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+        if entry is not None:
+            self.commit(entry)
+        self._release(claim)
+
+    @property
+    def abandoned(self) -> int:
+        """How many handlers were given up that have not ended; they end with the process."""
+        return len(self._abandoned)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def commit(self, entry: Entry) -> asyncio.Future[Receipt]:
+        """Write an entry with whatever else is pending; rings whom it concerns when it is done."""
+        future = self._journal.submit(entry)
+        if entry.ending is not None or entry.distributed or entry.children:
+            future.add_done_callback(lambda done: self._committed(entry, done))
+        return future
+
+    async def _write(self, entries: Sequence[Entry]) -> list[Receipt]:
+        worker = self.id
+        while not self._lease.valid:
+            # Not to write while the lease may be another's: a beat or the loss decides.
+            await asyncio.sleep(0.05)
+            if self.id != worker or self._lease_stopped():
+                return [Receipt.FENCED] * len(entries)
+        return await self._backend.commit(entries)
+
+    def _lease_stopped(self) -> bool:
+        return self._stopping and not self._running
+
+    def _committed(self, entry: Entry, done: asyncio.Future[Receipt]) -> None:
+        if done.cancelled() or done.exception() or done.result() is not Receipt.COMMITTED:
+            return
+        wakeups = self.scheduler.wakeups
+        match entry.ending:
+            case Finish(parent=parent):
+                wakeups.ring(FINISHED)
+                if parent is not None:
+                    wakeups.ring(READY)
+                    wakeups.ring(WOKEN)
+            case FinishStep():
+                wakeups.ring(READY)
+                wakeups.ring(WOKEN)
+            case Park(ready=True):
+                wakeups.ring(READY)
+            case Park(due_at=due) if due is not None:
+                self._time.ring()
+            case _:
+                pass
+        if entry.distributed or entry.children:
+            wakeups.ring(READY)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        """Make sleepers ready when their time has come."""
+        while not self._stopping:
+            pause = self._interval
+            try:
+                woken, due = await self._backend.ready_due(500)
+                if woken:
+                    self.scheduler.wakeups.ring(READY)
+                if due is not None:
+                    pause = min(pause, max(due, 0.001))
+            except Exception as error:
+                _log.error("looking for due sleepers failed: %s: %s", type(error).__name__, error)
+            await self._time.wait(pause)
+
+    # -- what others do to running tasks ------------------------------------------------------
+
+    async def _reconcile_on(self) -> None:
+        while True:
+            await self._woken.wait(RECONCILE)
+            try:
+                await self._reconcile()
+            except Exception as error:
+                _log.warning("looking at running tasks failed: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(0.01)
+
+    async def _reconcile(self) -> None:
+        """Stop what is no longer this worker's, give back what it does not know of, pass wakes on."""
+        worker = self.id
+        before = dict(self._running)
+        owned = await self._backend.owned(worker)
+        if worker != self.id:
+            return
+        for claim in before.keys() - owned.keys():
+            self._stop_lost(claim)
+        await self._give_back_strays(worker, owned.keys() - before.keys() - self._running.keys())
+        await self._pass_wakes_on(owned)
+
+    async def _give_back_strays(self, worker: str, strays: set[Claim]) -> None:
+        """Claims that were committed while their answer was lost: no run of them is here."""
+        now = time.monotonic()
+        self._strays = {claim: self._strays.get(claim, now) for claim in strays}
+        again = [claim for claim, since in self._strays.items() if now - since >= STRAY]
+        if again:
+            await self._backend.give_back(worker, again)
+            self._ready.ring()
+
+    def _stop_lost(self, claim: Claim) -> None:
+        found = self._running.get(claim)
+        if found is not None and claim not in self._ending:
+            running, task = found
+            running.stop(Stop.LOST)
+            task.cancel()
+            asyncio.get_running_loop().call_later(GRACE, self.abandon, claim, None)
+
+    async def _pass_wakes_on(self, owned: dict[Claim, int]) -> None:
+        moved = [
+            claim
+            for claim, (running, _) in self._running.items()
+            if running.watching is not None and owned.get(claim, -1) > running.watching
+        ]
+        if not moved:
+            return
+        for fresh in await self._backend.refresh(moved):
+            if found := self._running.get(fresh.claim):
+                found[0].wake(fresh)
+
+    def _lost_lease(self, _dead: str) -> None:
+        """The worker has been declared dead: whatever runs here runs elsewhere by now."""
+        for claim in list(self._running):
+            self._stop_lost(claim)
+        self._ready.ring()

@@ -1,0 +1,85 @@
+"""Databases for the tests: one empty database for each test, of each kind that is selected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import databases
+from tests.databases import Database
+from tests.servers import RunServers, ServerError
+
+SELECTED = databases.selected_kinds()
+SERVERS = pytest.StashKey[RunServers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers are told the URLs by the controller; a run without workers starts servers lazily."""
+    worker_input = getattr(config, "workerinput", {})
+    servers = RunServers(worker_input.get("servers", databases.given_servers()))
+    config.stash[SERVERS] = servers
+    if _leads_workers(config):
+        try:
+            servers.start(SELECTED)
+        except ServerError as error:
+            servers.close()
+            raise pytest.UsageError(str(error)) from error
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if servers := config.stash.get(SERVERS, None):
+        servers.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["servers"] = dict(node.config.stash[SERVERS].urls)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with the database it uses; leave out those of databases not selected."""
+    left_out: list[pytest.Item] = []
+    for item in list(items):
+        for kind in databases.KINDS:
+            if f"{kind}_database" in getattr(item, "fixturenames", ()):
+                item.add_marker(kind)
+            if item.get_closest_marker(kind) and kind not in SELECTED:
+                items.remove(item)
+                left_out.append(item)
+                break
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SELECTED])
+def database(request: pytest.FixtureRequest) -> Database:
+    """An empty database; the test runs once for each selected kind."""
+    made: Database = request.getfixturevalue(f"{request.param}_database")
+    return made
+
+
+@pytest.fixture
+def sqlite_database(tmp_path: Path) -> Database:
+    return databases.sqlite_database(tmp_path)
+
+
+@pytest.fixture
+def postgres_database(pytestconfig: pytest.Config) -> Iterator[Database]:
+    with databases.postgres_database(pytestconfig.stash[SERVERS].url("postgres")) as made:
+        yield made
+
+
+@pytest.fixture
+def mysql_database(pytestconfig: pytest.Config) -> Iterator[Database]:
+    with databases.mysql_database(pytestconfig.stash[SERVERS].url("mysql")) as made:
+        yield made
+
+
+def _leads_workers(config: pytest.Config) -> bool:
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return False
+    return bool(config.getoption("dist", "no") != "no")

@@ -1,0 +1,132 @@
+"""An empty database for each test: which kinds there are, how one is made and removed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncmy
+import asyncpg
+
+KINDS = ("sqlite", "postgres", "mysql")
+
+
+class UnknownDatabaseError(Exception):
+    """ZART_TEST_DATABASES names something that is none of the kinds."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database made for one test, and where to reach it."""
+
+    kind: str
+    url: str
+
+
+def selected_kinds() -> tuple[str, ...]:
+    """The kinds to test: all, or those that ZART_TEST_DATABASES names."""
+    named = os.environ.get("ZART_TEST_DATABASES", ",".join(KINDS)).replace(" ", "").split(",")
+    kinds = tuple(kind for kind in KINDS if kind in named)
+    if not kinds or set(named) - set(KINDS):
+        raise UnknownDatabaseError(
+            f"ZART_TEST_DATABASES is {','.join(named)!r}; it takes some of {','.join(KINDS)}."
+        )
+    return kinds
+
+
+def given_servers() -> dict[str, str]:
+    """The administrators' URLs of servers that run already, by kind."""
+    given = {kind: os.environ.get(f"ZART_TEST_{kind.upper()}_URL") for kind in KINDS[1:]}
+    return {kind: url for kind, url in given.items() if url}
+
+
+def sqlite_database(folder: Path) -> Database:
+    return Database("sqlite", f"sqlite:///{folder / 'zart.db'}")
+
+
+@contextmanager
+def postgres_database(server: str) -> Iterator[Database]:
+    name = _unique_name()
+    _run(_on_postgres(server, f'CREATE DATABASE "{name}"'))
+    try:
+        yield Database("postgres", _with_path(server, name))
+    finally:
+        _run(_on_postgres(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@contextmanager
+def mysql_database(server: str) -> Iterator[Database]:
+    name = _unique_name()
+    _run(_create_on_mysql(server, name))
+    try:
+        yield Database("mysql", _with_path(server, name))
+    finally:
+        _run(_drop_on_mysql(server, name))
+
+
+def mysql_arguments(url: str) -> dict[str, Any]:
+    """A MySQL URL as the arguments of `asyncmy.connect`."""
+    parts = urlsplit(url)
+    return {
+        "host": parts.hostname or "127.0.0.1",
+        "port": parts.port or 3306,
+        "user": unquote(parts.username or "root"),
+        "password": unquote(parts.password or ""),
+        "db": parts.path.strip("/") or None,
+        "autocommit": True,
+    }
+
+
+async def _on_postgres(server: str, statement: str) -> None:
+    connection = await asyncpg.connect(server)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _create_on_mysql(server: str, name: str) -> None:
+    async with _mysql_cursor(server) as cursor:
+        await cursor.execute(
+            f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        )
+
+
+async def _drop_on_mysql(server: str, name: str) -> None:
+    """Drop it, after cutting the connections that would make the drop wait for their locks."""
+    async with _mysql_cursor(server) as cursor:
+        await cursor.execute("SELECT id FROM information_schema.processlist WHERE db = %s", (name,))
+        for (connection_id,) in await cursor.fetchall():
+            try:
+                await cursor.execute(f"KILL {connection_id}")
+            except asyncmy.errors.OperationalError:
+                continue  # it left by itself
+        await cursor.execute(f"DROP DATABASE `{name}`")
+
+
+@asynccontextmanager
+async def _mysql_cursor(server: str) -> AsyncIterator[Any]:
+    connecting = asyncmy.connect(**mysql_arguments(server))
+    async with connecting as connection, connection.cursor() as cursor:
+        yield cursor
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end on a loop of its own, leaving the test's loop alone."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop, debug=False) as runner:
+        runner.run(work)
+
+
+def _unique_name() -> str:
+    return f"zart_test_{uuid4().hex}"
+
+
+def _with_path(url: str, path: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{path}"))
