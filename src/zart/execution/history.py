@@ -17,12 +17,13 @@ scope: ContextVar[str] = ContextVar("zart_scope", default="")
 class History:
     """A run's recorded steps, failed attempts and mailbox, and the names it has used so far."""
 
-    __slots__ = ("_attempts", "_mailbox", "_numbers", "_records", "_used", "position", "wake")
+    __slots__ = ("_attempts", "_mailbox", "_numbers", "_records", "_taken", "_used", "position", "wake")
 
     def __init__(self, task: ClaimedTask) -> None:
         self._records: dict[str, Recorded] = {r.name: r for r in task.steps}
         self._attempts: dict[str, RecordedAttempt] = {a.step: a for a in task.attempts}
         self._mailbox: list[Event] = list(task.events)
+        self._taken: set[int] = set()
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}
         self.position = max((r.position for r in task.steps), default=0)
@@ -34,7 +35,7 @@ class History:
             known = self._records.get(record.name)
             if known is None or known.outcome is None:
                 self._records[record.name] = record
-        self._mailbox = list(task.events)
+        self._mailbox = [event for event in task.events if event.sequence not in self._taken]
         self.wake = task.wake_sequence
 
     # -- names --------------------------------------------------------------------------------
@@ -79,6 +80,11 @@ class History:
             self._records.pop(name, None)
             self._attempts.pop(name, None)
         return names
+
+    @property
+    def prefix(self) -> str:
+        """What stands before names here."""
+        return scope.get()
 
     # -- records ------------------------------------------------------------------------------
 
@@ -132,14 +138,10 @@ class History:
         """The first event of a name, out of the mailbox."""
         for index, letter in enumerate(self._mailbox):
             if letter.name == event:
+                self._taken.add(letter.sequence)
                 return self._mailbox.pop(index)
         return None
 
     def has_mail(self, event: str) -> bool:
         """True when an event of this name lies in the mailbox."""
         return any(letter.name == event for letter in self._mailbox)
-
-    def put_back(self, letter: Event) -> None:
-        """Return an event that could not be taken."""
-        self._mailbox.append(letter)
-        self._mailbox.sort(key=lambda e: e.sequence)

@@ -76,6 +76,18 @@ def result_type(function: Callable[..., Any]) -> Any:
     return _types[code]
 
 
+def _stored_types(signature: inspect.Signature, types: dict[str, Any]) -> dict[str, Any]:
+    """The type of each argument as a call binds it: ``*args`` is a tuple, ``**kwargs`` a dict."""
+    stored = dict(types)
+    for name, parameter in signature.parameters.items():
+        declared = types.get(name, Any)
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            stored[name] = tuple[declared, ...]
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            stored[name] = dict[str, declared]
+    return stored
+
+
 class StepFunction:
     """A function that has been made a step: by name, with rules, and runnable by any worker.
 
@@ -89,7 +101,7 @@ class StepFunction:
         self.is_async = is_async(function)
         self.result_type = result_type(function) if rules.type is None else rules.type
         self.signature = inspect.signature(function)
-        self.parameter_types = parameter_types(function)
+        self.parameter_types = _stored_types(self.signature, parameter_types(function))
 
     @property
     def task_name(self) -> str:
@@ -101,7 +113,6 @@ class StepFunction:
         bound = self.signature.bind(*arguments, **keywords)
         return dict(bound.arguments)
 
-    def call_with(self, named: dict[str, Any]) -> Any:
-        """Call the function with arguments by name, as `bind` gave them."""
-        bound = inspect.BoundArguments(self.signature, OrderedDict(named))
-        return self.function(*bound.args, **bound.kwargs)
+    def bound(self, named: dict[str, Any]) -> inspect.BoundArguments:
+        """A call's arguments again, from their names as `bind` gave them."""
+        return inspect.BoundArguments(self.signature, OrderedDict(named))

@@ -228,7 +228,7 @@ class DurableScheduler:
 
             handle = await scheduler.schedule(checkout, order, id=f"order-{order.id}")
         """
-        name, data_type, output_type = self._definition(task)
+        name, data_type, output_type = self.definition(task)
         new = self._new(name, data_type, data, id, queue, priority, delay, at)
         if connection is not None:
             await self.backend.schedule_within(connection, [new])
@@ -274,7 +274,7 @@ class DurableScheduler:
 
         ``ids`` has one id for each item. Raises what `schedule` raises.
         """
-        name, data_type, output_type = self._definition(task)
+        name, data_type, output_type = self.definition(task)
         items = list(data)
         keys: list[str | None] = list(ids) if ids is not None else [None] * len(items)
         if len(keys) != len(items):
@@ -290,7 +290,8 @@ class DurableScheduler:
             for execution, is_new in zip(new, created, strict=True)
         ]
 
-    def _definition(self, task: Any) -> tuple[str, Any, Any]:
+    def definition(self, task: Any) -> tuple[str, Any, Any]:
+        """A task's name and the types of its input and output; raises `UnknownTaskError`."""
         if isinstance(task, str):
             name = checked(task, "a task's name")
             if self._registry is None:

@@ -10,12 +10,14 @@ import contextlib
 
 from zart.scheduler.sql.database import Hints
 
-__all__ = ["FINISHED", "READY", "WOKEN", "Bell", "WakeUps"]
+__all__ = ["DUE", "FINISHED", "READY", "WOKEN", "Bell", "WakeUps"]
 
 READY = "ready"
 """Something can be claimed."""
 WOKEN = "woken"
 """An execution that a worker is running has been woken or cancelled."""
+DUE = "due"
+"""A sleeper may be due earlier than was known."""
 FINISHED = "finished"
 """An execution has ended."""
 
@@ -47,7 +49,9 @@ class WakeUps:
 
     def __init__(self, hints: Hints | None) -> None:
         self._hints = hints
-        self._bells: dict[str, set[Bell]] = {READY: set(), WOKEN: set(), FINISHED: set()}
+        self._bells: dict[str, set[Bell]] = {
+            kind: set() for kind in (DUE, FINISHED, READY, WOKEN)
+        }
         self._listening = False
 
     def ring(self, kind: str, *, elsewhere: bool = True) -> None:

@@ -24,7 +24,7 @@ from zart.scheduler.durable import DEFAULT_QUEUE, DurableScheduler
 from zart.scheduler.entries import Entry, Finish, FinishStep, Park, Receipt
 from zart.scheduler.journal import Journal
 from zart.scheduler.lease import Lease, LeaseTimes
-from zart.scheduler.wakeup import FINISHED, READY, WOKEN, Bell
+from zart.scheduler.wakeup import DUE, FINISHED, READY, WOKEN, Bell
 
 __all__ = ["Executor", "Ledger", "RunningTask", "Stop", "Worker", "WorkerConfig"]
 
@@ -185,6 +185,7 @@ class Worker:
         wakeups = self.scheduler.wakeups
         await wakeups.attach(self._ready, READY)
         await wakeups.attach(self._woken, WOKEN)
+        await wakeups.attach(self._time, DUE)
         self._duties = [
             asyncio.create_task(self._claim_on(), name="zart-claim"),
             asyncio.create_task(self._keep_time(), name="zart-time"),
@@ -214,7 +215,7 @@ class Worker:
         reconciling.cancel()
         await asyncio.gather(keeping_time, reconciling, return_exceptions=True)
         await self._journal.drain()
-        for bell in (self._ready, self._woken):
+        for bell in (self._ready, self._woken, self._time):
             self.scheduler.wakeups.detach(bell)
         await self._lease.stop()
         _log.info("worker %s stopped", self.id)

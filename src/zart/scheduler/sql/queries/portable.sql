@@ -151,7 +151,8 @@ DELETE FROM {events} WHERE execution_id IN (SELECT r.execution_id FROM {rows ent
 -- name: cancel_open_steps
 UPDATE {steps} AS s SET outcome = 'cancelled', finished_at = {now}
 FROM {rows entries: execution_id text, run int} AS r
-WHERE s.execution_id = r.execution_id AND s.run = r.run AND s.outcome IS NULL;
+WHERE s.execution_id = r.execution_id AND s.run = r.run AND s.outcome IS NULL
+  AND s.kind IN ('sleep', 'event', 'distributed');
 
 -- name: count_down
 -- Children that ended: a parked parent becomes ready when none is left to wait for, or at once
@@ -317,3 +318,13 @@ WHERE id = :id;
 -- name: parents
 SELECT e.parent_id, e.parent_run, e.parent_step
 FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;
+
+-- name: shift_tasks
+-- For tests: what waits becomes due that much earlier.
+UPDATE {tasks} SET due_at = due_at - :shift, started_at = started_at - :shift WHERE worker IS NULL;
+
+-- name: shift_steps
+UPDATE {steps} SET due_at = due_at - :shift WHERE outcome IS NULL;
+
+-- name: shift_attempts
+UPDATE {step_attempts} SET retry_at = retry_at - :shift, deadline_at = deadline_at - :shift;

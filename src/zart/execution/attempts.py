@@ -1,0 +1,180 @@
+"""Attempts at a step: run it, bound it, try it again, and say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from zart.clock import DatabaseClock
+from zart.duration import describe
+from zart.errors import EncodeError, PayloadTooLargeError
+from zart.execution.failure import failure_of, write_failure
+from zart.execution.step import StepRules
+from zart.models import Failure, Outcome, RecordedAttempt
+from zart.scheduler.entries import AttemptRow, Entry
+from zart.serialization import Serializer, Shape
+
+__all__ = ["Ended", "Surroundings", "attempts", "recorded_value"]
+
+_log = logging.getLogger("zart.step")
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a step ended: its outcome, the JSON that is recorded, and the value read back from it."""
+
+    outcome: str
+    text: str
+    value: Any = None
+    attempts: tuple[AttemptRow, ...] = ()
+
+
+class Surroundings(Protocol):
+    """Where attempts are made: an execution's run, or a worker's run of a distributed step."""
+
+    @property
+    def clock(self) -> DatabaseClock: ...
+
+    @property
+    def serializer(self) -> Serializer: ...
+
+    @property
+    def max_payload(self) -> int: ...
+
+    @property
+    def stopping(self) -> bool:
+        """True when a cancellation comes from zart: nothing is recorded then."""
+        ...
+
+    def attempt_row(
+        self,
+        step: str,
+        number: int,
+        error: str,
+        retry_at: int,
+        deadline_at: int | None,
+        started_at: int,
+    ) -> AttemptRow: ...
+
+    def entry(self, **parts: Any) -> Entry: ...
+
+    async def write(self, entry: Entry) -> None:
+        """Commit an entry; unwinds when the claim is lost."""
+        ...
+
+    async def back_off(self, step: str, retry_at: int, number: int) -> None:
+        """Wait until then; a long wait suspends."""
+        ...
+
+
+def recorded_value(
+    around: Surroundings, what: str, shape: Shape, value: Any
+) -> tuple[str, Any]:
+    """A value's JSON and what a replay reads from it; raises `EncodeError` or `PayloadTooLargeError`."""
+    try:
+        text, value = shape.record(value)
+    except EncodeError as error:
+        raise EncodeError(f"{what} returned a value that cannot be recorded: {error}") from error
+    limit = around.max_payload
+    if len(text) > limit // 4 and len(text.encode()) > limit:
+        raise PayloadTooLargeError(
+            f"{what} returned {len(text.encode()):,} bytes of JSON, {limit:,} are allowed:"
+            " store it elsewhere and return a reference, or raise max_payload"
+        )
+    return text, value
+
+
+async def attempts(
+    around: Surroundings,
+    name: str,
+    call: Callable[[], Awaitable[tuple[str, Any]]],
+    rules: StepRules,
+    earlier: RecordedAttempt | None,
+) -> Ended:
+    """Try a step until it has an outcome.
+
+    ``call`` gives the recorded text and value; ``earlier`` is the last failed attempt that a
+    former life of this run recorded.
+    """
+    clock = around.clock
+    number = 1
+    deadline: int | None = None
+    if earlier is not None:
+        number, deadline = earlier.attempt + 1, earlier.deadline_at
+        await around.back_off(name, earlier.retry_at, number)
+    elif rules.timeout is not None and not rules.per_attempt:
+        deadline = clock.now_at() + int(rules.timeout * 1_000_000)
+    while True:
+        started = clock.now_at()
+        error: BaseException
+        expired = False
+        try:
+            if rules.timeout is None:
+                text, value = await call()
+            else:
+                limit = rules.timeout if deadline is None else (deadline - started) / 1_000_000
+                bound = asyncio.timeout(max(limit, 0))
+                try:
+                    async with bound:
+                        text, value = await call()
+                except TimeoutError:
+                    expired = bound.expired()
+                    raise
+            return Ended(Outcome.OK, text, value, ())
+        except TimeoutError as late:
+            error = late
+        except (Exception, SystemExit, BaseExceptionGroup) as raised:
+            error = raised
+        timed_out = expired and deadline is not None
+        if expired:
+            assert rules.timeout is not None
+            failure = Failure("TimeoutError", f"it did not end within {describe(rules.timeout)}")
+        else:
+            business = isinstance(error, rules.raises) if rules.raises else False
+            failure = failure_of(
+                error, step=name, business=business, serializer=around.serializer
+            )
+            if business:
+                return _ended(around, name, Outcome.FAILED, failure, number, deadline, started)
+        last = Outcome.TIMED_OUT if expired else Outcome.FAILED
+        final = isinstance(error, EncodeError | PayloadTooLargeError)
+        if timed_out or final or not rules.retry.allows(error, number):
+            return _ended(around, name, last, failure, number, deadline, started)
+        retry_at = clock.now_at() + int(rules.retry.delay(number) * 1_000_000)
+        if deadline is not None and retry_at >= deadline:
+            late_failure = Failure(
+                failure.type,
+                f"no time is left for another attempt; the last one failed with {failure.type}:"
+                f" {failure.message}",
+                failure.traceback,
+            )
+            return _ended(
+                around, name, Outcome.TIMED_OUT, late_failure, number, deadline, started
+            )
+        _log.info("step %s: attempt %d failed: %s: %s", name, number, failure.type, failure.message)
+        row = around.attempt_row(
+            name, number, write_failure(failure), retry_at, deadline, started
+        )
+        await around.write(around.entry(attempts=(row,)))
+        number += 1
+        await around.back_off(name, retry_at, number)
+
+
+def _ended(
+    around: Surroundings,
+    name: str,
+    outcome: str,
+    failure: Failure,
+    number: int,
+    deadline: int | None,
+    started: int,
+) -> Ended:
+    """The end of a step without a result; the last of several attempts is kept like the others."""
+    text = write_failure(failure)
+    rows: tuple[AttemptRow, ...] = ()
+    if number > 1:
+        rows = (around.attempt_row(name, number, text, started, deadline, started),)
+    return Ended(outcome, text, None, rows)

@@ -1,0 +1,470 @@
+"""The context: what a handler asks of its execution."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid as uuids
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Any, TypeVar, TypeVarTuple, cast, overload
+
+from zart.duration import Duration, seconds
+from zart.errors import NotInExecutionError
+from zart.execution import fanout, waits
+from zart.execution.fanout import ChildHandle, StepHandle
+from zart.execution.loop import DurableLoop
+from zart.execution.retry import RetryConfig
+from zart.execution.run import Run, called, current_run
+from zart.execution.step import PLAIN, StepFunction, StepRules, is_async, result_type
+from zart.models import Outcome, Recorded, TaskDefinition, as_datetime, as_microseconds
+from zart.scheduler.durable import DEFAULT_QUEUE
+from zart.scheduler.naming import checked
+
+__all__ = ["TaskContext", "run_here"]
+
+D = TypeVar("D")
+O = TypeVar("O")  # noqa: E741
+S = TypeVar("S")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def run_here(what: str) -> Run:
+    """The run that the present code belongs to; raises `NotInExecutionError`."""
+    run = current_run.get()
+    if run is None:
+        raise NotInExecutionError(
+            f"{what} was called where no execution is running. It works in the body of a workflow"
+            " that a worker runs, not inside a step's function and not in ordinary code"
+        )
+    return run
+
+
+class TaskContext:
+    """One run of an execution, as its handler sees it.
+
+    Every method that waits has a free function of the same name in `zart`, which finds the
+    present context by itself.
+    """
+
+    __slots__ = ("_data", "_run")
+
+    def __init__(self, run: Run, data: Any) -> None:
+        self._run = run
+        self._data = data
+
+    # -- facts --------------------------------------------------------------------------------
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id."""
+        return self._run.claim.execution_id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._run.task.task
+
+    @property
+    def run(self) -> int:
+        """The run's number, from 1; a restart begins a new one."""
+        return self._run.claim.run
+
+    @property
+    def attempt(self) -> int:
+        """Which try at the run this is, from 1."""
+        return self._run.task.attempt
+
+    @property
+    def data(self) -> Any:
+        """The execution's input, decoded."""
+        return self._data
+
+    # -- steps --------------------------------------------------------------------------------
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        function: Callable[[*Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        retry: RetryConfig | None = None,
+        timeout: Duration | None = None,
+        per_attempt: bool = False,
+        raises: tuple[type[BaseException], ...] = (),
+        idempotent: bool = False,
+        type: Any = None,
+    ) -> T: ...
+
+    @overload
+    async def step(
+        self,
+        name: str,
+        function: Callable[[*Ts], T],
+        /,
+        *arguments: *Ts,
+        retry: RetryConfig | None = None,
+        timeout: Duration | None = None,
+        per_attempt: bool = False,
+        raises: tuple[type[BaseException], ...] = (),
+        idempotent: bool = False,
+        type: Any = None,
+    ) -> T: ...
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *arguments: Any,
+        retry: RetryConfig | None = None,
+        timeout: Duration | None = None,
+        per_attempt: bool = False,
+        raises: tuple[type[BaseException], ...] = (),
+        idempotent: bool = False,
+        type: Any = None,
+    ) -> Any:
+        """Run a function once and record its outcome under a name; a replay gives the record.
+
+        ``function`` is async, or plain and then runs in a thread; it gets ``arguments``. What it
+        returns must fit its return annotation (or ``type``), and the caller gets it as read back
+        from the record. ``timeout`` bounds all attempts together, or each one with
+        ``per_attempt``. ``raises`` lists business errors: they are recorded, not retried, and
+        raised again as the same type. An ``idempotent`` step may hand its result back before it is
+        committed, so a crash may run it again.
+
+        Raises `StepFailedError`, `StepTimedOutError`, `DuplicateStepError`, or a business error.
+
+        ::
+
+            charge_id = await ctx.step("charge", charge_card, data.card, data.total,
+                                       retry=RetryConfig.exponential(3, "2s"), timeout="30s")
+        """
+        run = self._run
+        function, rules, declared = _unwrapped(
+            function, retry, timeout, per_attempt, raises, idempotent, type
+        )
+        full = run.history.name(checked(name, "a step's name"))
+        asynchronous = is_async(function)
+        return await run.step(
+            full,
+            lambda: called(function, arguments, asynchronous),
+            run.serializer.shape(declared),
+            rules,
+        )
+
+    @overload
+    def schedule_step(
+        self,
+        name: str,
+        function: Callable[[*Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        retry: RetryConfig | None = None,
+        timeout: Duration | None = None,
+        per_attempt: bool = False,
+        raises: tuple[type[BaseException], ...] = (),
+        type: Any = None,
+    ) -> StepHandle[T]: ...
+
+    @overload
+    def schedule_step(
+        self,
+        name: str,
+        function: Callable[[*Ts], T],
+        /,
+        *arguments: *Ts,
+        retry: RetryConfig | None = None,
+        timeout: Duration | None = None,
+        per_attempt: bool = False,
+        raises: tuple[type[BaseException], ...] = (),
+        type: Any = None,
+    ) -> StepHandle[T]: ...
+
+    def schedule_step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *arguments: Any,
+        retry: RetryConfig | None = None,
+        timeout: Duration | None = None,
+        per_attempt: bool = False,
+        raises: tuple[type[BaseException], ...] = (),
+        type: Any = None,
+    ) -> StepHandle[Any]:
+        """Begin a step beside the handler; await its handle, alone or through `wait_all`.
+
+        A step decorated with ``@zart.step`` that is in the worker's registry becomes a row that
+        any worker may run, with the rules of its decorator; anything else runs concurrently in
+        this process. Both are recorded one by one.
+        """
+        run = self._run
+        full = run.history.name(checked(name, "a step's name"))
+        step = getattr(function, "__zart_step_function__", None)
+        if isinstance(step, StepFunction) and step.task_name in run.registry:
+            return fanout.distribute(run, full, step, step.bind(*arguments), step.rules)
+        plain, rules, declared = _unwrapped(
+            function, retry, timeout, per_attempt, raises, False, type
+        )
+        asynchronous = is_async(plain)
+        return fanout.start_local(
+            run,
+            full,
+            lambda: called(plain, arguments, asynchronous),
+            run.serializer.shape(declared),
+            rules,
+        )
+
+    async def wait_all(
+        self, handles: Iterable[StepHandle[T]], *, return_exceptions: bool = False
+    ) -> list[T]:
+        """The results of all handles, in their order.
+
+        The execution gives its slot back meanwhile, and is woken once: by the last of them to
+        end, or by the first failure, which is raised while the others go on. With
+        ``return_exceptions`` it waits for all and puts errors in their places.
+        """
+        return await fanout.wait_all(
+            self._run, list(handles), return_exceptions=return_exceptions
+        )
+
+    async def transaction(
+        self,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        /,
+        *arguments: Any,
+        retry: RetryConfig | None = None,
+        raises: tuple[type[BaseException], ...] = (),
+        type: Any = None,
+    ) -> T:
+        """A step inside a transaction of the zart database: exactly once.
+
+        ``function`` gets the driver's own connection (asyncpg, asyncmy or apsw) with an open
+        transaction, then ``arguments``. What it writes and the step's outcome commit together or
+        not at all. It may be run again after a serialization failure, and must not commit.
+
+        ::
+
+            async def debit(connection: asyncpg.Connection, account: str, amount: int) -> int:
+                return await connection.fetchval(
+                    "UPDATE accounts SET balance = balance - $2 WHERE id = $1 RETURNING balance",
+                    account, amount)
+
+            balance = await ctx.transaction("debit", debit, "a-1", 42)
+        """
+        run = self._run
+        full = run.history.name(checked(name, "a step's name"))
+        rules = StepRules(retry=retry, raises=raises, type=type)
+        declared = result_type(function) if type is None else type
+        asynchronous = is_async(function)
+        result = await run.transaction(
+            full,
+            lambda connection: called(function, (connection, *arguments), asynchronous),
+            run.serializer.shape(declared),
+            rules,
+        )
+        return cast("T", result)
+
+    # -- waits --------------------------------------------------------------------------------
+
+    @overload
+    async def sleep(self, duration: Duration, /) -> None: ...
+    @overload
+    async def sleep(self, name: str, duration: Duration, /) -> None: ...
+    async def sleep(self, name: Any, duration: Any = None, /) -> None:
+        """Wait for a duration, at no cost but a row; it counts from its first recorded time."""
+        if duration is None:
+            name, duration = None, name
+        due_at = self._run.clock.now_at() + int(seconds(duration, what="sleep") * 1_000_000)
+        await waits.sleep_until(self._run, self._named(name, "sleep"), due_at)
+
+    @overload
+    async def sleep_until(self, moment: datetime, /) -> None: ...
+    @overload
+    async def sleep_until(self, name: str, moment: datetime, /) -> None: ...
+    async def sleep_until(self, name: Any, moment: Any = None, /) -> None:
+        """Wait until a time by the database's clock."""
+        if moment is None:
+            name, moment = None, name
+        full = self._named(name, "sleep")
+        await waits.sleep_until(self._run, full, as_microseconds(moment))
+
+    @overload
+    async def wait_for_event(
+        self, event: str, *, type: type[T], timeout: Duration | None = None, name: str | None = None
+    ) -> T: ...
+
+    @overload
+    async def wait_for_event(
+        self, event: str, *, type: Any = Any, timeout: Duration | None = None, name: str | None = None
+    ) -> Any: ...
+
+    async def wait_for_event(
+        self,
+        event: str,
+        *,
+        type: Any = Any,
+        timeout: Duration | None = None,
+        name: str | None = None,
+    ) -> Any:
+        """The payload of the next event of this name, decoded as ``type``.
+
+        Events that came before the wait count; each is taken once, in order of delivery. Raises
+        `EventTimedOutError` when none comes within ``timeout`` of the wait's first start.
+        """
+        full = self._named(name, f"event {checked(event, 'an event')}")
+        limit = None if timeout is None else seconds(timeout, what="timeout")
+        return await waits.wait_for_event(self._run, full, event, type, limit)
+
+    # -- loops and children -------------------------------------------------------------------
+
+    def loop(
+        self, name: str, items: Iterable[T] | None = None, *, state: S = None, type: Any = None  # type: ignore[assignment]
+    ) -> DurableLoop[T, S]:
+        """An ``async for`` that goes on after a crash at the iteration it had come to.
+
+        ``items`` must be the same on each replay; without them the loop counts from 0 for ever.
+        ``state`` is a value of your own that is kept with each finished iteration; set
+        ``loop.state`` to change it. A finished iteration's steps are dropped from the record.
+
+        ::
+
+            loop = ctx.loop("pages", range(pages), state=0)
+            async for page in loop:
+                loop.state += await ctx.step("import", import_page, page)
+        """
+        run = self._run
+        declared = type
+        if declared is None:
+            plain = state is None or isinstance(state, dict | list)
+            declared = Any if plain else state.__class__
+        full = run.history.name(checked(name, "a loop's name"))
+        return DurableLoop(run, full, items, state, run.serializer.shape(declared))
+
+    def start_child(
+        self,
+        task: TaskDefinition[D, O] | str,
+        data: D | None = None,
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+    ) -> ChildHandle[O]:
+        """Schedule a child execution, once; await the handle for its result.
+
+        The child lives by itself: it goes on when its parent fails or is cancelled. Awaiting it
+        raises `ChildFailedError` when it ends without a result.
+        """
+        run = self._run
+        label = task if isinstance(task, str) else task.name
+        full = self._named(name, f"child {label}")
+        return fanout.start_child(run, full, task, data, id, queue, priority)
+
+    # -- what is recorded without a step's ceremony ---------------------------------------------
+
+    async def capture(self, name: str, function: Callable[[], T], /, *, type: Any = None) -> T:
+        """Record the value of a plain function, called in place: a setting, a file's content."""
+        run = self._run
+        full = run.history.name(checked(name, "a step's name"))
+        declared = result_type(function) if type is None else type
+
+        async def call() -> T:
+            return function()
+
+        shape = run.serializer.shape(declared)
+        return cast("T", await run.step(full, call, shape, PLAIN, "capture"))
+
+    async def now(self) -> datetime:
+        """The present time by the database's clock, recorded: a replay gives the same."""
+        run = self._run
+
+        async def call() -> datetime:
+            moment = as_datetime(run.clock.now_at())
+            assert moment is not None
+            return moment
+
+        full = run.history.numbered("now")
+        shape = run.serializer.shape(datetime)
+        return cast("datetime", await run.step(full, call, shape, PLAIN, "capture"))
+
+    def uuid(self) -> uuids.UUID:
+        """A random UUID that a replay gives again; it costs no write."""
+        return uuids.UUID(bytes=self._draw("uuid")[:16], version=4)
+
+    def random(self) -> float:
+        """A random number in [0, 1) that a replay gives again; it costs no write."""
+        return int.from_bytes(self._draw("random")[:7], "big") / (1 << 56)
+
+    def _draw(self, kind: str) -> bytes:
+        run = self._run
+        number = run.history.count(f"\n{kind}")
+        text = f"{run.seed}\n{run.history.prefix}\n{kind}\n{number}"
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+    async def patched(self, name: str) -> bool:
+        """True where the code after a change applies: for new runs, and for those that had not
+        come to this place when the change was deployed; False for those that had passed it.
+
+        ::
+
+            if await ctx.patched("second-receipt"):
+                await ctx.step("receipt-2", ...)
+        """
+        run = self._run
+        full = run.history.name(checked(name, "a patch's name"))
+        recorded = run.history.find(full, "patch")
+        if recorded is not None:
+            return recorded.value == "true"
+        if run.stopping:
+            await run.refuse()
+        patched = not run.history.unused()
+        row = run.row(full, "patch", Outcome.OK, "true" if patched else "false")
+        run.history.add(Recorded(full, "patch", row[4], Outcome.OK, row[6], None))
+        run.branches.enter()
+        try:
+            await run.write(run.entry(steps=(row,)))
+        finally:
+            run.branches.leave()
+        return patched
+
+    def _named(self, name: str | None, base: str) -> str:
+        history = self._run.history
+        if name is None:
+            return history.numbered(base)
+        return history.name(checked(name, "a name"))
+
+
+def _unwrapped(
+    function: Callable[..., Any],
+    retry: RetryConfig | None,
+    timeout: Duration | None,
+    per_attempt: bool,
+    raises: tuple[type[BaseException], ...],
+    idempotent: bool,
+    type: Any,
+) -> tuple[Callable[..., Any], StepRules, Any]:
+    """The function itself, its rules and its result type, of a plain or decorated function."""
+    step = getattr(function, "__zart_step_function__", None)
+    if isinstance(step, StepFunction):
+        function, rules, declared = step.function, step.rules, step.result_type
+    else:
+        rules, declared = PLAIN, None
+    if retry or timeout is not None or per_attempt or raises or idempotent:
+        rules = StepRules(
+            retry=retry or rules.retry,
+            timeout=rules.timeout if timeout is None else timeout,
+            per_attempt=per_attempt or rules.per_attempt,
+            raises=raises or rules.raises,
+            idempotent=idempotent or rules.idempotent,
+        )
+    if type is not None:
+        declared = type
+    elif declared is None:
+        declared = result_type(function)
+    return function, rules, declared
+
+

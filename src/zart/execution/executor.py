@@ -1,0 +1,410 @@
+"""Turns a claimed task into a running one, and its end into the entry that records it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from zart.duration import describe, seconds
+from zart.errors import DecodeError, EncodeError, PayloadTooLargeError
+from zart.execution.attempts import attempts, recorded_value
+from zart.execution.branches import Suspension
+from zart.execution.context import TaskContext
+from zart.execution.failure import failed_steps, failure_of, write_failure
+from zart.execution.handler import TaskHandler
+from zart.execution.history import scope
+from zart.execution.registry import TaskRegistry
+from zart.execution.run import Run, called, current_run
+from zart.execution.step import StepFunction
+from zart.models import Claim, ClaimedTask, Failure, Outcome, Status
+from zart.scheduler.entries import AttemptRow, Entry, Finish, FinishStep, Park, Receipt
+from zart.scheduler.worker import GRACE, Ledger, RunningTask, Stop
+
+__all__ = ["HandlerExecutor"]
+
+_log = logging.getLogger("zart.execution")
+
+FAILURE_RECORD = "on_failure"
+"""The record that an execution has failed for good and is compensating."""
+
+
+class HandlerExecutor:
+    """Runs the handlers and the distributed steps of a registry."""
+
+    def __init__(self, registry: TaskRegistry) -> None:
+        self._registry = registry
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._registry.names
+
+    def start(self, task: ClaimedTask, ledger: Ledger) -> RunningTask:
+        if task.claim.step:
+            step = self._registry.find_step(task.task)
+            assert step is not None
+            return StepRun(task, ledger, step)
+        handler = self._registry.find(task.task)
+        assert handler is not None
+        return HandlerRun(task, ledger, handler, self._registry)
+
+
+class HandlerRun:
+    """One run of an execution's handler."""
+
+    def __init__(
+        self,
+        task: ClaimedTask,
+        ledger: Ledger,
+        handler: TaskHandler[Any, Any],
+        registry: TaskRegistry,
+    ) -> None:
+        self.claim: Claim = task.claim
+        self._task = task
+        self._ledger = ledger
+        self._handler = handler
+        self._registry = registry
+        self._run: Run | None = None
+        self._why: Stop | None = None
+
+    # -- what the worker asks -----------------------------------------------------------------
+
+    @property
+    def watching(self) -> int | None:
+        return None if self._run is None else self._run.watching
+
+    def wake(self, fresh: ClaimedTask) -> None:
+        if self._run is not None:
+            self._run.wake(fresh)
+
+    def stop(self, why: Stop) -> None:
+        self._why = why
+        if self._run is not None:
+            self._run.stop = why
+
+    async def run(self) -> Entry | None:
+        run = self._run = Run(self._task, self._ledger, self._registry)
+        run.stop = self._why
+        current_run.set(run)
+        failing = run.history.find(FAILURE_RECORD, "failure")
+        if self._task.crashes > self._ledger.config.max_crashes * (2 if failing else 1):
+            return self._settle(run, self._crash_failure(), (), failing=failing is not None)
+        timer = None if failing else self._set_deadline(run)
+        try:
+            return await self._attempt(run, failing.value if failing else None)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            await run.branches.end()
+
+    # -- one attempt --------------------------------------------------------------------------
+
+    async def _attempt(self, run: Run, failed: str | None) -> Entry | None:
+        try:
+            output = await (self._handle(run) if failed is None else self._compensate(run, failed))
+            if run.branches.suspended is not None and run.stop is None:
+                raise run.swallowed
+            if run.stop is not None:
+                return None
+            await run.catch_up()
+        except Suspension:
+            return await self._suspend(run)
+        except asyncio.CancelledError as error:
+            return await self._cancelled(run, error, failed)
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            return await self._raised(run, error, failed)
+        if failed is not None:
+            return self._finish(run, Status.FAILED, None, failed)
+        return self._finish(run, Status.COMPLETED, output, None)
+
+    async def _handle(self, run: Run) -> str:
+        task, handler = self._task, self._handler
+        data = run.data = run.serializer.shape(handler.data_type).decode(task.input)
+        result = await handler.run(TaskContext(run, data), data)
+        shape = run.serializer.shape(handler.output_type)
+        text, _ = recorded_value(run, f"task {task.task!r}", shape, result)
+        return text
+
+    async def _compensate(self, run: Run, failed: str) -> str:
+        task, handler = self._task, self._handler
+        data = run.data = run.serializer.shape(handler.data_type).decode(task.input)
+        scope.set(f"{FAILURE_RECORD}/")
+        failure = msgspec.json.decode(failed, type=Failure)
+        await handler.on_failure(TaskContext(run, data), failure)
+        return ""
+
+    # -- its ends -----------------------------------------------------------------------------
+
+    async def _suspend(self, run: Run) -> Entry | None:
+        if run.stop is not None:
+            return None
+        waits = run.branches.suspended
+        if waits is None:
+            # A Suspension that no wait of this run raised: the claim was lost on the way.
+            return None
+        try:
+            await run.catch_up()
+        except Suspension:
+            return None
+        due = [w.due_at for w in waits if w.due_at is not None]
+        deadline = self._deadline_at()
+        if deadline is not None:
+            due.append(deadline)
+        pending = [w.pending for w in waits if w.pending]
+        park = Park(
+            run.history.wake,
+            self._task.attempt,
+            min(due, default=None),
+            min(pending) if pending and len(pending) == len(waits) else 0,
+        )
+        return run.entry(steps=tuple(run.park_rows), ending=park)
+
+    async def _cancelled(
+        self, run: Run, error: BaseException, failed: str | None
+    ) -> Entry | None:
+        if run.stop is not None:
+            return None
+        if run.expired:
+            return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
+        return await self._raised(run, error, failed)
+
+    async def _raised(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
+        if run.stop is not None or _only_suspensions(error):
+            return await self._suspend(run)
+        if run.expired:
+            return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
+        if run.branches.suspended is not None:
+            swallowed = run.swallowed
+            swallowed.__cause__ = error if error.args != swallowed.args else None
+            error = swallowed
+        try:
+            await run.catch_up()
+        except Suspension:
+            return None
+        failure = failure_of(error, serializer=run.serializer)
+        task, rules = self._task, self._handler.backoff()
+        final = isinstance(error, DecodeError | EncodeError | PayloadTooLargeError)
+        _log.warning(
+            "execution %r of task %r: attempt %d failed: %s: %s",
+            self.claim.execution_id,
+            task.task,
+            task.attempt,
+            failure.type,
+            failure.message,
+        )
+        attempt_row = self._attempt_row(run, failure, 0, failing=failed is not None)
+        if final or not rules.allows(error, task.attempt):
+            return self._settle(run, failure, (attempt_row,), failing=failed is not None)
+        due = run.clock.now_at() + int(rules.delay(task.attempt) * 1_000_000)
+        attempt_row = self._attempt_row(run, failure, due, failing=failed is not None)
+        return run.entry(
+            attempts=(attempt_row,),
+            erased=tuple(failed_steps(error)),
+            ending=Park(run.history.wake, task.attempt + 1, due, -1),
+        )
+
+    def _attempt_row(self, run: Run, failure: Failure, due: int, *, failing: bool) -> AttemptRow:
+        number = self._task.attempt
+        step = f"{FAILURE_RECORD}" if failing else ""
+        return run.attempt_row(
+            step, number, write_failure(failure), due, None, self._task.now_at
+        )
+
+    def _settle(
+        self, run: Run, failure: Failure, rows: tuple[AttemptRow, ...], *, failing: bool
+    ) -> Entry:
+        """The end of a run that failed for good: compensate first, where the handler does."""
+        text = write_failure(failure)
+        if failing:
+            recorded = run.history.find(FAILURE_RECORD, "failure")
+            assert recorded is not None and recorded.value is not None
+            first = msgspec.json.decode(recorded.value, type=Failure)
+            note = f"{first.message} (and its on_failure failed: {failure.type}: {failure.message})"
+            text = write_failure(msgspec.structs.replace(first, message=note))
+        elif self._handler.compensates:
+            row = run.row(FAILURE_RECORD, "failure", Outcome.OK, text)
+            park = Park(run.history.wake, 1, ready=True)
+            return run.entry(steps=(*run.park_rows, row), attempts=rows, ending=park)
+        entry = self._finish(run, Status.FAILED, None, text)
+        return msgspec.structs.replace(entry, attempts=rows)
+
+    def _finish(self, run: Run, status: str, output: str | None, failure: str | None) -> Entry:
+        task = self._task
+        return run.entry(
+            ending=Finish(
+                status,
+                output,
+                failure,
+                task.attempt,
+                task.crashes,
+                task.started_at,
+                task.parent,
+                has_steps=run.has_steps,
+                has_events=run.history.wake > 0,
+            )
+        )
+
+    def _crash_failure(self) -> Failure:
+        return Failure(
+            "CrashLoop",
+            f"its worker died {self._task.crashes} times while running it; it is not tried again."
+            " Look at the steps that have no outcome in its timeline, mend what kills the process,"
+            " and restart the execution",
+        )
+
+    def _timeout_failure(self) -> Failure:
+        limit = self._handler.timeout
+        assert limit is not None
+        return Failure(
+            "ExecutionTimedOut",
+            f"the execution did not end within {describe(seconds(limit))} of its first start",
+        )
+
+    # -- the deadline -------------------------------------------------------------------------
+
+    def _deadline_at(self) -> int | None:
+        limit = self._handler.timeout
+        if limit is None:
+            return None
+        return self._task.started_at + int(seconds(limit) * 1_000_000)
+
+    def _set_deadline(self, run: Run) -> asyncio.TimerHandle | None:
+        deadline = self._deadline_at()
+        if deadline is None:
+            return None
+        loop = asyncio.get_running_loop()
+        root = asyncio.current_task()
+        assert root is not None
+
+        def expire() -> None:
+            run.expired = True
+            root.cancel()
+            loop.call_later(GRACE, give_up)
+
+        def give_up() -> None:
+            entry = self._settle(run, self._timeout_failure(), (), failing=False)
+            self._ledger.abandon(self.claim, entry)
+
+        rest = (deadline - run.clock.now_at()) / 1_000_000
+        return loop.call_later(max(rest, 0), expire)
+
+
+def _only_suspensions(error: BaseException) -> bool:
+    """True for a group, as a TaskGroup makes it, of nothing but suspended branches."""
+    if isinstance(error, BaseExceptionGroup):
+        _, rest = error.split(Suspension)
+        return rest is None
+    return isinstance(error, Suspension)
+
+
+class StepRun:
+    """One distributed step, run by whichever worker claimed it."""
+
+    def __init__(self, task: ClaimedTask, ledger: Ledger, step: StepFunction) -> None:
+        self.claim: Claim = task.claim
+        self._task = task
+        self._ledger = ledger
+        self._step = step
+        self._why: Stop | None = None
+        self._park: Park | None = None
+        self.clock = ledger.scheduler.backend.clock
+        self.serializer = ledger.scheduler.serializer
+        self.max_payload = ledger.scheduler.max_payload
+
+    @property
+    def watching(self) -> int | None:
+        return None
+
+    def wake(self, fresh: ClaimedTask) -> None:
+        """Nothing wakes a step."""
+
+    def stop(self, why: Stop) -> None:
+        self._why = why
+
+    @property
+    def stopping(self) -> bool:
+        return self._why is not None
+
+    async def run(self) -> Entry | None:
+        task, step = self._task, self._step
+        name = self.claim.step
+        started = task.started_at
+        if task.crashes > self._ledger.config.max_crashes:
+            failure = Failure("CrashLoop", f"its worker died {task.crashes} times while running it")
+            return self.entry(ending=FinishStep(Outcome.FAILED, write_failure(failure), started))
+        earlier = task.attempts[-1] if task.attempts else None
+        try:
+            ended = await attempts(self, name, self._call, step.rules, earlier)
+        except Suspension:
+            if self._park is None:
+                return None
+            return self.entry(ending=self._park)
+        except asyncio.CancelledError:
+            if self.stopping:
+                return None
+            ended_text = write_failure(Failure("CancelledError", "the step cancelled itself"))
+            return self.entry(ending=FinishStep(Outcome.CANCELLED, ended_text, started))
+        return self.entry(
+            attempts=ended.attempts, ending=FinishStep(ended.outcome, ended.text, started)
+        )
+
+    async def _call(self) -> tuple[str, Any]:
+        step = self._step
+        named = self._arguments()
+        bound = step.bound(named)
+        value = await called(
+            lambda: step.function(*bound.args, **bound.kwargs), (), step.is_async
+        )
+        shape = self.serializer.shape(step.result_type)
+        return recorded_value(self, f"step {self.claim.step!r}", shape, value)
+
+    def _arguments(self) -> dict[str, Any]:
+        stored = msgspec.json.decode(self._task.input, type=dict[str, msgspec.Raw])
+        types = self._step.parameter_types
+        return {
+            name: self.serializer.shape(types.get(name, Any)).decode(bytes(text).decode())
+            for name, text in stored.items()
+        }
+
+    # -- surroundings of the attempts ---------------------------------------------------------
+
+    def entry(self, **parts: Any) -> Entry:
+        return Entry(self.claim, **parts)
+
+    def attempt_row(
+        self,
+        step: str,
+        number: int,
+        error: str,
+        retry_at: int,
+        deadline_at: int | None,
+        started_at: int,
+    ) -> AttemptRow:
+        claim = self.claim
+        return (
+            claim.execution_id,
+            claim.run,
+            step,
+            0,
+            number,
+            error,
+            retry_at,
+            deadline_at,
+            started_at,
+        )
+
+    async def write(self, entry: Entry) -> None:
+        if await self._ledger.commit(entry) is not Receipt.COMMITTED:
+            self._why = self._why or Stop.LOST
+            raise Suspension
+
+    async def back_off(self, step: str, retry_at: int, number: int) -> None:
+        rest = (retry_at - self.clock.now_at()) / 1_000_000
+        if rest <= 1.0:
+            await asyncio.sleep(max(rest, 0))
+            return
+        self._park = Park(self._task.wake_sequence, number, retry_at, -1)
+        raise Suspension

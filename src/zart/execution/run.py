@@ -1,0 +1,388 @@
+"""One run of an execution in this process: its history, its branches, what it records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+from zart.errors import SuspensionSwallowedError
+from zart.execution.attempts import Ended, attempts, recorded_value
+from zart.execution.branches import Branches, Suspension, Waiting
+from zart.execution.failure import read_failure, step_error
+from zart.execution.history import History
+from zart.execution.registry import TaskRegistry
+from zart.execution.step import StepRules
+from zart.execution.threads import in_thread
+from zart.models import Claim, ClaimedTask, Outcome, Recorded
+from zart.scheduler.entries import AttemptRow, Entry, Receipt, StepRow
+from zart.scheduler.worker import Ledger, Stop
+from zart.serialization import Shape
+
+__all__ = ["Run", "current_run"]
+
+current_run: ContextVar[Run | None] = ContextVar("zart_run", default=None)
+"""The run that the present code belongs to; None outside of one and inside a step's function."""
+
+IN_PLACE = 1.0
+"""Seconds up to which a backoff is waited for in place instead of suspending."""
+
+_SWALLOWED = (
+    "execution {!r} is being suspended, and its handler caught the signal for it and went on. The"
+    " signal is a BaseException that must pass: in `except BaseException` or a bare `except`, re-raise"
+    " it; catch Exception instead"
+)
+
+
+class Run:
+    """What a handler's durable calls go through."""
+
+    def __init__(self, task: ClaimedTask, ledger: Ledger, registry: TaskRegistry) -> None:
+        self.task = task
+        self.claim: Claim = task.claim
+        self.ledger = ledger
+        self.registry = registry
+        self.scheduler = ledger.scheduler
+        self.clock = ledger.scheduler.backend.clock
+        self.serializer = ledger.scheduler.serializer
+        self.max_payload = ledger.scheduler.max_payload
+        self.history = History(task)
+        self.branches: Branches = Branches(_here(), self._came_to_rest)
+        self.stop: Stop | None = None
+        self.expired = False
+        self.park_rows: list[StepRow] = []
+        self.has_steps = bool(task.steps)
+        self.data: Any = None
+        self.along: list[StepRow] = []
+        self._outstanding: list[asyncio.Future[Receipt]] = []
+        self._refusals = 0
+
+    # -- state --------------------------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop is not None or self.expired or self.branches.suspended is not None
+
+    @property
+    def seed(self) -> int:
+        return self.task.seed
+
+    def _came_to_rest(self) -> None:
+        """All branches wait: they are unwound now."""
+
+    async def refuse(self) -> None:
+        """No durable call may run while the handler is unwound."""
+        self._refusals += 1
+        await asyncio.sleep(0)
+        if self._refusals > 20:
+            # It catches everything and goes on for ever: leave it where it stands.
+            self.ledger.abandon(self.claim, None)
+            await asyncio.get_running_loop().create_future()
+        if self._refusals > 10:
+            raise SuspensionSwallowedError(_SWALLOWED.format(self.claim.execution_id))
+        raise Suspension
+
+    @property
+    def swallowed(self) -> SuspensionSwallowedError:
+        return SuspensionSwallowedError(_SWALLOWED.format(self.claim.execution_id))
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def entry(self, *, steps: tuple[StepRow, ...] = (), **parts: Any) -> Entry:
+        """An entry of this run; rows that could wait for company go along."""
+        if self.along:
+            steps = (*self.along, *steps)
+            self.along = []
+        return Entry(self.claim, steps, **parts)
+
+    def row(
+        self,
+        name: str,
+        kind: str,
+        outcome: str | None,
+        value: str | None,
+        *,
+        due_at: int | None = None,
+        started_at: int | None = None,
+    ) -> StepRow:
+        """A row of the timeline at the next position; the history knows it from here on."""
+        position = self.history.next_position()
+        self.history.add(Recorded(name, kind, position, outcome, value, due_at))
+        claim = self.claim
+        return (
+            claim.execution_id,
+            claim.run,
+            name,
+            kind,
+            position,
+            outcome,
+            value,
+            due_at,
+            started_at or self.clock.now_at(),
+        )
+
+    def attempt_row(
+        self,
+        step: str,
+        number: int,
+        error: str,
+        retry_at: int,
+        deadline_at: int | None,
+        started_at: int,
+    ) -> AttemptRow:
+        claim = self.claim
+        run_attempt = self.task.attempt
+        return (
+            claim.execution_id,
+            claim.run,
+            step,
+            run_attempt,
+            number,
+            error,
+            retry_at,
+            deadline_at,
+            started_at,
+        )
+
+    async def write(self, entry: Entry) -> None:
+        """Commit an entry; unwinds the handler when the claim is lost."""
+        receipt = await self.ledger.commit(entry)
+        if receipt is not Receipt.COMMITTED:
+            self.lose()
+
+    def lose(self) -> None:
+        self.stop = self.stop or Stop.LOST
+        raise Suspension
+
+    def write_soon(self, entry: Entry) -> None:
+        """Commit an entry without waiting; the next step, wait or the end waits for it."""
+        self._outstanding.append(self.ledger.commit(entry))
+
+    async def catch_up(self) -> None:
+        """Wait until all that has been written is committed."""
+        while self._outstanding:
+            future = self._outstanding[0]
+            receipt = await asyncio.shield(future)
+            self._outstanding.remove(future) if future in self._outstanding else None
+            if receipt is Receipt.FENCED:
+                self.lose()
+
+    @property
+    def behind(self) -> bool:
+        """True while something that was written is not known to be committed."""
+        return bool(self._outstanding)
+
+    # -- steps --------------------------------------------------------------------------------
+
+    async def step(
+        self,
+        name: str,
+        call: Callable[[], Awaitable[Any]],
+        shape: Shape,
+        rules: StepRules,
+        kind: str = "step",
+    ) -> Any:
+        """A recorded step: what the history holds, or the outcome of running it now."""
+        recorded = self.history.find(name, kind)
+        if recorded is not None and recorded.outcome is not None:
+            return self.replay(recorded, shape, rules)
+        if self.stopping:
+            await self.refuse()
+        if self._outstanding and not rules.idempotent:
+            await self.catch_up()
+        started = self.clock.now_at()
+        self.branches.enter()
+        try:
+            ended = await self._attempt(name, call, shape, rules)
+            row = self.row(name, kind, ended.outcome, ended.text, started_at=started)
+            entry = self.entry(steps=(row,), attempts=ended.attempts)
+            if rules.idempotent and ended.outcome == Outcome.OK:
+                self.write_soon(entry)
+            else:
+                await self.write(entry)
+        except asyncio.CancelledError:
+            if not self.stopping and self.history.outcome_of(name) is None:
+                # Cancelled by the handler's own code: a replay must take the same branch.
+                row = self.row(name, kind, Outcome.CANCELLED, None, started_at=started)
+                self.write_soon(self.entry(steps=(row,)))
+            raise
+        finally:
+            self.branches.leave()
+        if ended.outcome == Outcome.OK:
+            return ended.value
+        raise self._error(name, ended.outcome, ended.text, rules)
+
+    async def _attempt(
+        self, name: str, call: Callable[[], Awaitable[Any]], shape: Shape, rules: StepRules
+    ) -> Ended:
+        async def once() -> tuple[str, Any]:
+            token = current_run.set(None)
+            try:
+                value = await call()
+            finally:
+                current_run.reset(token)
+            return recorded_value(self, f"step {name!r}", shape, value)
+
+        return await attempts(self, name, once, rules, self.history.attempt(name))
+
+    def replay(self, recorded: Recorded, shape: Shape, rules: StepRules) -> Any:
+        """The recorded outcome again: the same value, or the same exception."""
+        if recorded.outcome == Outcome.OK:
+            return shape.decode(recorded.value or "null")
+        if recorded.outcome == Outcome.CANCELLED and recorded.kind == "step":
+            raise asyncio.CancelledError
+        assert recorded.outcome is not None
+        raise self._error(recorded.name, recorded.outcome, recorded.value, rules)
+
+    def _error(
+        self, name: str, outcome: str, text: str | None, rules: StepRules
+    ) -> BaseException:
+        failure = read_failure(text or '{"type":"","message":""}')
+        return step_error(name, outcome, failure, rules.raises, self.serializer)
+
+    async def transaction(
+        self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, rules: StepRules
+    ) -> Any:
+        """A step whose writes to the database and outcome are one commit."""
+        recorded = self.history.find(name, "transaction")
+        if recorded is not None and recorded.outcome is not None:
+            return self.replay(recorded, shape, rules)
+        if self.stopping:
+            await self.refuse()
+        await self.catch_up()
+        started = self.clock.now_at()
+        self.branches.enter()
+        try:
+
+            async def once() -> tuple[str, Any]:
+                return await self._transact(name, work, shape, started)
+
+            ended = await attempts(self, name, once, rules, self.history.attempt(name))
+            if ended.outcome != Outcome.OK:
+                row = self.row(name, "transaction", ended.outcome, ended.text, started_at=started)
+                await self.write(self.entry(steps=(row,), attempts=ended.attempts))
+        finally:
+            self.branches.leave()
+        if ended.outcome == Outcome.OK:
+            return ended.value
+        raise self._error(name, ended.outcome, ended.text, rules)
+
+    async def _transact(
+        self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, started: int
+    ) -> tuple[str, Any]:
+        made: list[tuple[str, Any]] = []
+
+        async def write(connection: Any) -> StepRow:
+            token = current_run.set(None)
+            try:
+                value = await work(connection)
+            finally:
+                current_run.reset(token)
+            made[:] = [recorded_value(self, f"step {name!r}", shape, value)]
+            return self.row(name, "transaction", Outcome.OK, made[0][0], started_at=started)
+
+        receipt, recorded = await self.scheduler.backend.transact(self.claim, name, write)
+        if receipt is not Receipt.COMMITTED:
+            self.lose()
+        if recorded is not None:
+            # An earlier COMMIT whose answer was lost: what it recorded is the result.
+            text = recorded.value or "null"
+            return text, shape.decode(text)
+        return made[0]
+
+    # -- waits --------------------------------------------------------------------------------
+
+    async def wait(self, waiting: Waiting, row: StepRow | None = None) -> None:
+        """Wait durably: in place while siblings are busy, suspended when all wait.
+
+        ``row`` records the wait; it goes with the park, or at once when the wait is in place.
+        """
+        if self.stopping:
+            await self.refuse()
+        if waiting.ready():
+            if row is not None:
+                self.write_soon(self.entry(steps=(row,)))
+            return
+        if self.branches.alone:
+            if row is not None:
+                self.park_rows.append(row)
+            self.branches.suspend(waiting)
+        if row is not None:
+            self.write_soon(self.entry(steps=(row,)))
+        timer = self._alarm(waiting)
+        try:
+            await self.branches.wait(waiting)
+        finally:
+            if timer:
+                timer.pop().cancel()
+
+    def _alarm(self, waiting: Waiting) -> list[asyncio.TimerHandle]:
+        """Look at the branches when a wait is due; a little later again if that was early."""
+        timer: list[asyncio.TimerHandle] = []
+        if waiting.due_at is None:
+            return timer
+        loop = asyncio.get_running_loop()
+        due_at = waiting.due_at
+
+        def rest() -> float:
+            return max((due_at - self.clock.now_at()) / 1_000_000, 0.001)
+
+        def due() -> None:
+            if waiting.ready():
+                self.branches.look()
+            else:
+                timer[:] = [loop.call_later(rest(), due)]
+
+        timer.append(loop.call_later(rest(), due))
+        return timer
+
+    async def back_off(self, step: str, retry_at: int, number: int) -> None:
+        """Wait for the next attempt at a step."""
+        rest = (retry_at - self.clock.now_at()) / 1_000_000
+        if rest <= 0:
+            return
+        if rest <= IN_PLACE:
+            await asyncio.sleep(rest)
+            return
+        self.branches.leave()
+        try:
+            await self.wait(Waiting(step, lambda: self.clock.now_at() >= retry_at, retry_at))
+        finally:
+            self.branches.enter()
+
+    def wake(self, fresh: ClaimedTask) -> None:
+        """Take in what has come for a run that waits in place."""
+        self.history.refresh(fresh)
+        self.branches.look()
+
+    @property
+    def watching(self) -> int | None:
+        return self.history.wake if self.branches.waits else None
+
+    async def refresh(self) -> None:
+        """Read what has come since the history was read."""
+        for fresh in await self.scheduler.backend.refresh([self.claim]):
+            self.history.refresh(fresh)
+            return
+        self.lose()
+
+
+def _here() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def called(function: Callable[..., Any], arguments: tuple[Any, ...], asynchronous: bool) -> Any:
+    """An awaitable of a step function's result: a coroutine, or a thread's answer."""
+    if asynchronous:
+        return function(*arguments)
+    return _threaded(function, arguments)
+
+
+async def _threaded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    result = await in_thread(lambda: function(*arguments))
+    if asyncio.iscoroutine(result) or isinstance(result, asyncio.Future):
+        return await result  # a lambda around an async function
+    return result

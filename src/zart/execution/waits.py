@@ -1,0 +1,126 @@
+"""Durable waits: sleeps and events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zart.errors import EventTimedOutError
+from zart.execution.branches import Waiting
+from zart.execution.run import Run
+from zart.models import Outcome, Recorded
+from zart.scheduler.entries import Receipt
+
+__all__ = ["sleep_until", "wait_for_event"]
+
+
+async def sleep_until(run: Run, name: str, due_at: int) -> None:
+    """Wait until a time, the first that was recorded under this name."""
+    recorded = run.history.find(name, "sleep")
+    row = None
+    if recorded is None:
+        if run.stopping:
+            await run.refuse()
+        row = run.row(name, "sleep", None, None, due_at=due_at)
+    elif recorded.due_at is not None:
+        due_at = recorded.due_at
+    if row is not None or run.clock.now_at() < due_at:
+        if run.behind:
+            await run.catch_up()
+        await run.wait(Waiting(name, lambda: run.clock.now_at() >= due_at, due_at), row)
+    if recorded is None or recorded.outcome is None:
+        # That the time is over shows in the due time; for readers the outcome goes with the next
+        # commit.
+        run.along.append(run.row(name, "sleep", Outcome.OK, None, due_at=due_at))
+
+
+async def wait_for_event(
+    run: Run, name: str, event: str, declared: Any, timeout: float | None
+) -> Any:
+    """Take the next event of a name, or the time-out: one of them is recorded."""
+    shape = run.serializer.shape(declared)
+    recorded = run.history.find(name, "event")
+    row = None
+    if recorded is None:
+        if run.stopping:
+            await run.refuse()
+        due_at = None if timeout is None else run.clock.now_at() + int(timeout * 1_000_000)
+        if not run.history.has_mail(event):
+            row = run.row(name, "event", None, None, due_at=due_at)
+    else:
+        due_at = recorded.due_at
+    if recorded is not None and recorded.outcome is not None:
+        return _outcome(recorded, event, shape)
+    if run.behind:
+        await run.catch_up()
+    while True:
+        if run.history.has_mail(event):
+            run.branches.enter()
+            try:
+                return await _take(run, name, event, shape)
+            finally:
+                run.branches.leave()
+        if due_at is not None and run.clock.now_at() >= due_at and row is None:
+            run.branches.enter()
+            try:
+                if await _time_out(run, name, due_at):
+                    raise _timed_out(name, event)
+            finally:
+                run.branches.leave()
+            continue
+        await run.wait(
+            Waiting(
+                name,
+                lambda: (
+                    run.history.has_mail(event)
+                    or (due_at is not None and run.clock.now_at() >= due_at)
+                ),
+                due_at,
+            ),
+            row,
+        )
+        row = None
+
+
+def _outcome(recorded: Recorded, event: str, shape: Any) -> Any:
+    if recorded.outcome == Outcome.TIMED_OUT:
+        raise _timed_out(recorded.name, event)
+    return shape.decode(recorded.value or "null")
+
+
+async def _take(run: Run, name: str, event: str, shape: Any) -> Any:
+    letter = run.history.take(event)
+    assert letter is not None
+    row = run.row(name, "event", Outcome.OK, letter.payload)
+    await run.write(run.entry(steps=(row,), taken=((letter.sequence, name),)))
+    return shape.decode(letter.payload)
+
+
+async def _time_out(run: Run, name: str, due_at: int) -> bool:
+    """Record the time-out, unless something came that has not been seen yet."""
+    run_claim = run.claim
+    row = (
+        run_claim.execution_id,
+        run_claim.run,
+        name,
+        "event",
+        run.history.position,
+        Outcome.TIMED_OUT,
+        None,
+        due_at,
+        None,
+    )
+    receipt = await run.ledger.commit(run.entry(steps=(row,), unless_woken=run.history.wake))
+    if receipt is Receipt.FENCED:
+        run.lose()
+    if receipt is Receipt.WOKEN:
+        await run.refresh()
+        return False
+    run.history.add(
+        Recorded(name, "event", run.history.position, Outcome.TIMED_OUT, None, due_at)
+    )
+    return True
+
+
+def _timed_out(name: str, event: str) -> EventTimedOutError:
+    return EventTimedOutError(f"no event {event!r} came in time for the wait {name!r}", event=event)
+

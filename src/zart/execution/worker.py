@@ -1,0 +1,35 @@
+"""The worker as users make it: from a scheduler and what it shall run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from zart.execution.executor import HandlerExecutor
+from zart.execution.registry import TaskRegistry
+from zart.scheduler import worker as polling
+from zart.scheduler.durable import DurableScheduler
+from zart.scheduler.worker import WorkerConfig
+
+__all__ = ["Worker"]
+
+
+class Worker(polling.Worker):
+    """Claims executions and runs their handlers, until it is stopped.
+
+    ``tasks`` is a `TaskRegistry`, or a list of what one takes: durable functions, handlers, and
+    steps that this worker may run for others::
+
+        async with zart.Worker(scheduler, [checkout]):
+            ...
+        await zart.Worker(scheduler, registry, zart.WorkerConfig(concurrency=20)).run()
+    """
+
+    def __init__(
+        self,
+        scheduler: DurableScheduler,
+        tasks: TaskRegistry | Iterable[Any],
+        config: WorkerConfig | None = None,
+    ) -> None:
+        self.registry = tasks if isinstance(tasks, TaskRegistry) else TaskRegistry(tasks)
+        super().__init__(scheduler, HandlerExecutor(self.registry), config)

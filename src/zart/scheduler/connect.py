@@ -1,0 +1,187 @@
+"""Connecting: a scheduler for each database, chosen by class or by URL."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from zart.scheduler.durable import MAX_PAYLOAD, DurableScheduler, KnownTasks
+from zart.scheduler.sql.engine import SqlEngine
+from zart.scheduler.sql.sqlite import SqliteDatabase
+from zart.scheduler.sql.statements import Tables
+from zart.serialization import Serializer
+
+__all__ = [
+    "Connecting",
+    "MySQLScheduler",
+    "PostgresScheduler",
+    "SqliteScheduler",
+    "connect",
+    "without_password",
+]
+
+
+class PostgresScheduler(DurableScheduler):
+    """A scheduler on PostgreSQL 13 or later."""
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        prefix: str = "zart_",
+        schema: str | None = None,
+        connections: int = 8,
+        serializer: Serializer | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        registry: KnownTasks | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Connect; ``options`` go to asyncpg. Connections are opened when they are first used."""
+        try:
+            from zart.scheduler.sql.postgres import PostgresDatabase  # noqa: PLC0415 an extra
+        except ImportError as error:
+            raise _missing("asyncpg", "postgres") from error
+        database = PostgresDatabase(
+            url, Tables(prefix, schema), connections=connections, options=options
+        )
+        await database.open()
+        return cls(
+            SqlEngine(database), serializer=serializer, max_payload=max_payload, registry=registry
+        )
+
+
+class MySQLScheduler(DurableScheduler):
+    """A scheduler on MySQL 8 or MariaDB 10.6 and later."""
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        prefix: str = "zart_",
+        schema: str | None = None,
+        connections: int = 8,
+        serializer: Serializer | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        registry: KnownTasks | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Connect; ``options`` go to asyncmy. Connections are opened when they are first used."""
+        try:
+            from zart.scheduler.sql.mysql import MySQLDatabase  # noqa: PLC0415 an extra
+        except ImportError as error:
+            raise _missing("asyncmy", "mysql") from error
+        database = MySQLDatabase(
+            url, Tables(prefix, schema), connections=connections, options=options
+        )
+        return cls(
+            SqlEngine(database), serializer=serializer, max_payload=max_payload, registry=registry
+        )
+
+
+class SqliteScheduler(DurableScheduler):
+    """A scheduler on one SQLite file, shared by the processes of one machine."""
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        prefix: str = "zart_",
+        serializer: Serializer | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        registry: KnownTasks | None = None,
+    ) -> Self:
+        """Open a file by path or ``sqlite:///`` URL; it is made when it is not there."""
+        database = SqliteDatabase(_path(url), Tables(prefix))
+        return cls(
+            SqlEngine(database), serializer=serializer, max_payload=max_payload, registry=registry
+        )
+
+
+def _path(url: str) -> Path:
+    if not url.startswith("sqlite:"):
+        return Path(url).absolute()
+    path = unquote(urlsplit(url).path)
+    if not path.startswith("/") or path == "/":
+        raise ValueError(
+            f"{url!r} names no file: write sqlite:///shop.db for a file here, or"
+            " sqlite:////var/lib/shop.db for an absolute path"
+        )
+    return Path(path[1:]).absolute()
+
+
+_SCHEDULERS: dict[str, type[DurableScheduler]] = {
+    "sqlite": SqliteScheduler,
+    "postgresql": PostgresScheduler,
+    "postgres": PostgresScheduler,
+    "mysql": MySQLScheduler,
+    "mariadb": MySQLScheduler,
+}
+
+
+class Connecting:
+    """What `connect` gives: await it, or enter it as an async context manager."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        kind = url.partition(":")[0]
+        if kind not in _SCHEDULERS:
+            raise ValueError(
+                f"{without_password(url)!r} names no database that zart knows: begin with"
+                " sqlite:///, postgresql:// or mysql://"
+            )
+        self._class: Any = _SCHEDULERS[kind]
+        self._url = url
+        self._options = options
+        self._scheduler: DurableScheduler | None = None
+
+    async def _connect(self) -> DurableScheduler:
+        scheduler: DurableScheduler = await self._class.connect(self._url, **self._options)
+        return scheduler
+
+    def __await__(self) -> Generator[Any, None, DurableScheduler]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> DurableScheduler:
+        self._scheduler = await self._connect()
+        return self._scheduler
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._scheduler is not None
+        await self._scheduler.close()
+
+
+def connect(url: str, **options: Any) -> Connecting:
+    """A scheduler by URL: ``sqlite:///shop.db``, ``postgresql://...`` or ``mysql://...``.
+
+    ``options`` are those of `PostgresScheduler.connect` and its siblings: ``prefix`` of the
+    tables, ``schema``, ``connections``, ``serializer``, ``max_payload`` in bytes, ``registry``.
+
+    ::
+
+        async with zart.connect("sqlite:///shop.db") as scheduler:
+            await scheduler.migrate()
+    """
+    return Connecting(url, options)
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown: its password is left out."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username}:***@{host}").geturl()
+
+
+def _missing(driver: str, extra: str) -> ImportError:
+    return ImportError(f"this database needs {driver}: pip install 'pyzart[{extra}]'")
