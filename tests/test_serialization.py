@@ -201,6 +201,46 @@ class Mailbox:
     others: list[Model | None]
 
 
+@dataclass(frozen=True)
+class Team:
+    names: frozenset[str]
+    lead: Card | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Its fields need the tagged form, and one is a set."""
+
+    names: frozenset[str]
+    ids: frozenset[UUID | str] = frozenset()
+
+
+class Crew(msgspec.Struct, rename="camel", frozen=True):
+    crew_names: set[str]
+
+
+class Row3(msgspec.Struct, array_like=True, tag=True):
+    id: int
+    names: set[str]
+
+
+class Club(pydantic.BaseModel):
+    names: set[str] = pydantic.Field(alias="memberNames")
+    parts: list[Club] = []
+
+
+class Tags(pydantic.RootModel[frozenset[str]]):
+    pass
+
+
+@dataclass
+class Event:
+    """Of the same fields as the tagged form."""
+
+    type: str
+    value: set[str]
+
+
 class Money:
     """A class that only a codec can store."""
 
@@ -639,6 +679,153 @@ def test_a_stored_union_without_a_known_tag_is_a_decode_error(
 ) -> None:
     with pytest.raises(DecodeError):
         serializer.shape(Card | Cash).decode(text)
+
+
+# -- Sets ----------------------------------------------------------------------------------------
+
+_NAMES = [f"n{number}" for number in range(10, 30)]
+_SORTED_NAMES = "[" + ",".join(f'"{name}"' for name in _NAMES) + "]"
+
+
+@pytest.mark.parametrize(
+    ("declared", "make", "text"),
+    [
+        (set[str], set, "{}"),
+        (set, set, "{}"),
+        (frozenset[str] | None, frozenset, "{}"),
+        (collections.abc.Set[str], set, "{}"),
+        (list[set[str]], lambda names: [{"a"}, set(names)], '[["a"],{}]'),
+        (dict[str, set[str]], lambda names: {"b": set(names), "a": set()}, '{{"b":{},"a":[]}}'),
+        (tuple[int, set[str]], lambda names: (1, set(names)), "[1,{}]"),
+        (Team, lambda names: Team(frozenset(names)), '{{"names":{},"lead":null}}'),
+        (Team, lambda names: {"names": set(names)}, '{{"names":{}}}'),
+        (set[Team], lambda names: {Team(frozenset(names))}, '[{{"names":{},"lead":null}}]'),
+        (Group, lambda names: Group(frozenset(names)), '{{"names":{},"ids":[]}}'),
+        (
+            Group | Team,
+            lambda names: Group(frozenset(names)),
+            '{{"type":"Group","value":{{"names":{},"ids":[]}}}}',
+        ),
+        (set[str] | list[str], set, '{{"type":"set","value":{}}}'),
+        (Event, lambda names: Event("a", set(names)), '{{"type":"a","value":{}}}'),
+        (
+            Event | Point,
+            lambda names: Event("a", set(names)),
+            '{{"type":"Event","value":{{"type":"a","value":{}}}}}',
+        ),
+        (Crew, lambda names: Crew(set(names)), '{{"crewNames":{}}}'),
+        (Row3, lambda names: Row3(1, set(names)), '["Row3",1,{}]'),
+        (Club, lambda names: Club(memberNames=set(names)), '{{"memberNames":{},"parts":[]}}'),
+        (
+            list[Club],
+            lambda names: [Club(memberNames=set(), parts=[Club(memberNames=set(names))])],
+            '[{{"memberNames":[],"parts":[{{"memberNames":{},"parts":[]}}]}}]',
+        ),
+        (Tags, lambda names: Tags(frozenset(names)), "{}"),
+    ],
+)
+def test_the_members_of_a_set_are_stored_in_order_wherever_it_stands(
+    serializer: Serializer, declared: Any, make: Any, text: str
+) -> None:
+    value = make(_NAMES)
+    shape = serializer.shape(declared)
+    assert shape.encode(value) == text.format(_SORTED_NAMES)
+    assert shape.encode(value, validate=False) == text.format(_SORTED_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "text"),
+    [
+        (set[int], {10, 9, 8, 0, -1}, "[-1,0,8,9,10]"),
+        (set[float], {10.5, 9.0, -1.0}, "[-1.0,9.0,10.5]"),
+        (set[int | str | None], {"b", 8, 0, None, "a"}, '[0,8,"a","b",null]'),
+        (set, {"b", 8, 0, None, "a"}, '[0,8,"a","b",null]'),
+        (set[date], {date(2024, 2, 1), date(2024, 1, 3)}, '["2024-01-03","2024-02-01"]'),
+        (set[Colour], {Colour.RED, Colour.BLUE}, '["blue","red"]'),
+        (set[tuple[int, str]], {(8, "a"), (0, "b")}, '[[0,"b"],[8,"a"]]'),
+        (set[Card], {Card("4"), Card("3")}, '[{"number":"3"},{"number":"4"}]'),
+        (
+            set[Card | Cash],
+            {Cash(Decimal(1)), Card("3")},
+            '[{"type":"Card","value":{"number":"3"}},{"type":"Cash","value":{"amount":"1"}}]',
+        ),
+        (
+            frozenset[frozenset[int]],
+            frozenset({frozenset({8, 0}), frozenset({16, 8}), frozenset[int]()}),
+            "[[0,8],[8,16],[]]",
+        ),
+    ],
+)
+def test_members_of_every_kind_have_an_order(
+    serializer: Serializer, declared: Any, value: Any, text: str
+) -> None:
+    assert serializer.shape(declared).record(value) == (text, value)
+
+
+@given(st.data())
+def test_a_set_has_one_text_in_whatever_order_it_was_filled(data: st.DataObject) -> None:
+    declared, values = data.draw(st.sampled_from(_set_leaves))
+    members = data.draw(st.lists(values, max_size=8, unique=True))
+    shuffled = data.draw(st.permutations(members))
+    shape = Serializer().shape(_of(set, declared))
+    assert shape.encode(set(members)) == shape.encode(set(shuffled))
+    assert shape.record(set(members))[1] == set(members)
+
+
+def test_lists_and_the_keys_of_dicts_keep_their_order(serializer: Serializer) -> None:
+    value = {"b": [2, 1, {"z": 1, "y": [3, 1]}], "a": 1}
+    assert serializer.shape(Any).encode(value) == '{"b":[2,1,{"z":1,"y":[3,1]}],"a":1}'
+    keyed = serializer.shape(dict[str, list[int] | set[int]])
+    assert keyed.encode({"b": [2, 1], "a": {8, 0}}) == (
+        '{"b":{"type":"list","value":[2,1]},"a":{"type":"set","value":[0,8]}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (set, "{}"),
+        (lambda names: {"b": [set(names)], "a": ["z", "y"]}, '{{"b":[{}],"a":["z","y"]}}'),
+        (lambda names: Team(frozenset(names)), '{{"names":{},"lead":null}}'),
+    ],
+)
+@pytest.mark.parametrize("declared", [Money, Box[Money], Money | int], ids=str)
+def test_a_set_that_a_codec_makes_is_stored_in_order(declared: Any, make: Any, text: str) -> None:
+    serializer = Serializer({Money: Codec(lambda _: make(_NAMES), lambda _: Money(1))})
+    value = Box(Money(1)) if declared == Box[Money] else Money(1)
+    stored, back = serializer.shape(declared).record(value)
+    assert text.format(_SORTED_NAMES) in stored
+    assert back == value
+
+
+def test_a_codec_that_makes_what_holds_itself_is_an_error() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    serializer = Serializer({Money: Codec(lambda _: endless, Money)})
+    with pytest.raises(EncodeError, match="holds itself"):
+        serializer.shape(Money).encode(Money(1))
+
+
+def test_a_set_has_one_text_in_every_process() -> None:
+    program = """
+from zart.serialization import Serializer
+
+print(Serializer().shape(set[str]).encode({f"n{number}" for number in range(50)}))
+"""
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            env={
+                "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+                "PYTHONHASHSEED": seed,
+            },
+            timeout=60,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(texts) == 1
 
 
 # -- Reading what was stored ---------------------------------------------------------------------

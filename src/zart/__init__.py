@@ -15,6 +15,7 @@ Imports run downwards only. Start reading at ``execution/executor.py`` for what 
 claimed task, and at ``scheduler/sql/transitions`` for every change of state.
 """
 
+from zart import errors as _errors
 from zart.decorators import (
     Durable,
     Step,
@@ -36,7 +37,6 @@ from zart.decorators import (
     wait_for_event,
 )
 from zart.errors import *  # noqa: F403
-from zart.errors import __all__ as _errors
 from zart.execution.context import TaskContext
 from zart.execution.fanout import ChildHandle, StepHandle
 from zart.execution.handler import TaskHandler
@@ -97,4 +97,4 @@ __all__ = [
     "wait_all",
     "wait_for_event",
 ]
-__all__ += _errors  # noqa: PLE0605
+__all__ += _errors.__all__

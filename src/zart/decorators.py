@@ -10,7 +10,7 @@ import inspect
 import uuid as uuids
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, TypeVarTuple, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, TypeVarTuple, cast, overload
 
 from zart.annotations import parameter_types, return_type
 from zart.duration import Duration, seconds
@@ -22,7 +22,7 @@ from zart.execution.handler import TaskHandler
 from zart.execution.loop import DurableLoop
 from zart.execution.retry import RetryConfig
 from zart.execution.run import Run, called, current_run
-from zart.execution.step import StepFunction, StepRules
+from zart.execution.step import Raises, StepFunction, StepRules
 from zart.models import Failure, TaskDefinition
 from zart.scheduler.durable import DEFAULT_QUEUE
 from zart.scheduler.naming import checked
@@ -91,7 +91,7 @@ class Step(Generic[P, T]):
 
     def named(self, name: str) -> Step[P, T]:
         """The same step under a name of its own, unique in the run."""
-        twin: Step[P, T] = Step.__new__(Step)
+        twin: Step[P, T] = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._name = checked(name, "a step's name")
         return twin
@@ -156,7 +156,7 @@ def step(
     retry: RetryConfig | None = None,
     timeout: Duration | None = None,
     per_attempt: bool = False,
-    raises: tuple[type[BaseException], ...] = (),
+    raises: Raises = (),
     idempotent: bool = False,
     type: Any = None,
 ) -> _StepDecorator: ...
@@ -168,7 +168,7 @@ def step(
     retry: RetryConfig | None = None,
     timeout: Duration | None = None,
     per_attempt: bool = False,
-    raises: tuple[type[BaseException], ...] = (),
+    raises: Raises = (),
     idempotent: bool = False,
     type: Any = None,
 ) -> Any:
@@ -200,39 +200,26 @@ def step(
 # -- workflows --------------------------------------------------------------------------------
 
 
-class Durable(Generic[D_contra, T_co]):
+class Durable(TaskDefinition[D_contra, T_co]):
     """A function made a durable workflow by ``@zart.durable``; schedule it.
 
     Called directly it runs as the plain function it was: its steps are not recorded then.
     """
 
-    def __init__(self, function: Callable[..., Awaitable[Any]], handler: FunctionHandler) -> None:
+    def __init__(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], handler: FunctionHandler
+    ) -> None:
         self.__zart_handler__ = handler
         self._function = function
         functools.update_wrapper(cast(Any, self), function)
+        self.name = handler.name
+        self.data_type = handler.data_type
+        self.output_type = handler.output_type
 
     def __repr__(self) -> str:
         return f"<durable {self.name!r}>"
 
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return self.__zart_handler__.name
-
-    @property
-    def data_type(self) -> Any:
-        """The type of its input."""
-        return self.__zart_handler__.data_type
-
-    @property
-    def output_type(self) -> Any:
-        """The type of its result."""
-        return self.__zart_handler__.output_type
-
-    def __zart_types__(self, data: D_contra, /) -> T_co:
-        raise NotImplementedError
-
-    def __call__(self, *data: Any) -> Awaitable[T_co]:
+    def __call__(self, *data: D_contra) -> Coroutine[Any, Any, T_co]:
         return self._function(*data)
 
     def on_failure(
@@ -270,9 +257,9 @@ class FunctionHandler(TaskHandler[Any, Any]):
         self.name = name
         self._function = function
         self._takes_data = bool(parameters)
-        self.timeout = timeout  # type: ignore[misc]
-        self.max_retries = max_retries  # type: ignore[misc]
-        self.retry = retry  # type: ignore[misc]
+        self.timeout = timeout
+        self.max_retries = max_retries
+        self.retry = retry
         self.data_type = next(iter(parameter_types(function).values()), Any if parameters else None)
         self.output_type = return_type(function)
         self.compensation: Callable[[Any, Failure], Awaitable[None]] | None = None
@@ -335,7 +322,7 @@ def durable(
     if timeout is not None:
         seconds(timeout, what="timeout")
 
-    def decorate(function: Callable[..., Awaitable[Any]]) -> Durable[Any, Any]:
+    def decorate(function: Any) -> Durable[Any, Any]:
         if not inspect.iscoroutinefunction(function):
             raise DefinitionError(f"@zart.durable decorates an async def, not {function!r}")
         label = checked(name if isinstance(name, str) else function.__name__, "a task's name")
@@ -394,52 +381,141 @@ async def wait_for_event(
     return await here.wait_for_event(event, type=type, timeout=timeout, name=name)
 
 
+@overload
+def durable_loop(name: str, items: Iterable[T], *, type: Any = None) -> DurableLoop[T, None]: ...
+@overload
 def durable_loop(
-    name: str, items: Iterable[T] | None = None, *, state: S = None, type: Any = None  # type: ignore[assignment]
-) -> DurableLoop[T, S]:
+    name: str, items: Iterable[T], *, state: S, type: Any = None
+) -> DurableLoop[T, S]: ...
+@overload
+def durable_loop(name: str, *, type: Any = None) -> DurableLoop[int, None]: ...
+@overload
+def durable_loop(name: str, *, state: S, type: Any = None) -> DurableLoop[int, S]: ...
+def durable_loop(
+    name: str, items: Iterable[Any] | None = None, *, state: Any = None, type: Any = None
+) -> DurableLoop[Any, Any]:
     """`TaskContext.loop` in the present execution."""
-    return _context("durable_loop").loop(name, items, state=state, type=type)
+    here = _context("durable_loop")
+    if items is None:
+        return here.loop(name, state=state, type=type)
+    return here.loop(name, items, state=state, type=type)
 
 
-def schedule_step(name: str, function: Callable[[*Ts], Any], /, *arguments: *Ts) -> StepHandle[Any]:
+@overload
+def schedule_step(
+    name: str,
+    function: Callable[[*Ts], Awaitable[T]],
+    /,
+    *arguments: *Ts,
+    retry: RetryConfig | None = None,
+    timeout: Duration | None = None,
+    per_attempt: bool = False,
+    raises: Raises = (),
+    type: Any = None,
+) -> StepHandle[T]: ...
+@overload
+def schedule_step(
+    name: str,
+    function: Callable[[*Ts], T],
+    /,
+    *arguments: *Ts,
+    retry: RetryConfig | None = None,
+    timeout: Duration | None = None,
+    per_attempt: bool = False,
+    raises: Raises = (),
+    type: Any = None,
+) -> StepHandle[T]: ...
+def schedule_step(
+    name: str,
+    function: Callable[[*Ts], Any],
+    /,
+    *arguments: *Ts,
+    retry: RetryConfig | None = None,
+    timeout: Duration | None = None,
+    per_attempt: bool = False,
+    raises: Raises = (),
+    type: Any = None,
+) -> StepHandle[Any]:
     """`TaskContext.schedule_step` in the present execution."""
-    return cast(
-        "StepHandle[Any]", _context("schedule_step").schedule_step(name, function, *arguments)
+    return _context("schedule_step").schedule_step(
+        name,
+        function,
+        *arguments,
+        retry=retry,
+        timeout=timeout,
+        per_attempt=per_attempt,
+        raises=raises,
+        type=type,
     )
 
 
+@overload
 async def wait_all(
-    handles: Iterable[StepHandle[T]], *, return_exceptions: bool = False
-) -> list[T]:
+    handles: Iterable[StepHandle[T]], *, return_exceptions: Literal[False] = False
+) -> list[T]: ...
+@overload
+async def wait_all(
+    handles: Iterable[StepHandle[T]], *, return_exceptions: bool
+) -> list[T | BaseException]: ...
+async def wait_all(
+    handles: Iterable[StepHandle[Any]], *, return_exceptions: bool = False
+) -> list[Any]:
     """`TaskContext.wait_all` in the present execution."""
     return await _context("wait_all").wait_all(handles, return_exceptions=return_exceptions)
 
 
 async def transaction(
     name: str,
-    function: Callable[..., Awaitable[T]],
+    function: Callable[[Any, *Ts], Awaitable[T]],
     /,
-    *arguments: Any,
+    *arguments: *Ts,
     retry: RetryConfig | None = None,
-    raises: tuple[type[BaseException], ...] = (),
+    raises: Raises = (),
     type: Any = None,
 ) -> T:
     """`TaskContext.transaction` in the present execution."""
     here = _context("transaction")
-    return await here.transaction(
-        name, function, *arguments, retry=retry, raises=raises, type=type
-    )
+    return await here.transaction(name, function, *arguments, retry=retry, raises=raises, type=type)
 
 
+@overload
 def start_child(
-    task: TaskDefinition[D, O] | str,
-    data: D | None = None,
+    task: TaskDefinition[D, O] | type[TaskDefinition[D, O]],
+    data: D,
     *,
     id: str | None = None,
     name: str | None = None,
     queue: str = DEFAULT_QUEUE,
     priority: int = 0,
-) -> ChildHandle[O]:
+) -> ChildHandle[O]: ...
+@overload
+def start_child(
+    task: TaskDefinition[None, O] | type[TaskDefinition[None, O]],
+    *,
+    id: str | None = None,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    priority: int = 0,
+) -> ChildHandle[O]: ...
+@overload
+def start_child(
+    task: str,
+    data: Any = None,
+    *,
+    id: str | None = None,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    priority: int = 0,
+) -> ChildHandle[Any]: ...
+def start_child(
+    task: Any,
+    data: Any = None,
+    *,
+    id: str | None = None,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    priority: int = 0,
+) -> ChildHandle[Any]:
     """`TaskContext.start_child` in the present execution."""
     here = _context("start_child")
     return here.start_child(task, data, id=id, name=name, queue=queue, priority=priority)

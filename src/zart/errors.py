@@ -4,7 +4,7 @@
 
     ZartError
     ├── DurationError               a duration that cannot be read (also a ValueError)
-    ├── DefinitionError             a handler, step or retry rule that cannot work (also a TypeError)
+    ├── DefinitionError             a handler, step or rule that cannot work (also a TypeError)
     ├── SerializationError          a value that does not fit its declared type
     │   ├── EncodeError             ... on the way into the database
     │   └── DecodeError             ... on the way out of it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -203,19 +203,16 @@ D_contra = TypeVar("D_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
 
 
-@runtime_checkable
-class TaskDefinition(Protocol[D_contra, O_co]):
-    """What the scheduler needs to know of a task: its name and the types of its payloads."""
+class TaskDefinition(Generic[D_contra, O_co]):
+    """What the scheduler needs to know of a task: its name and the types of its payloads.
 
-    @property
-    def name(self) -> str: ...
+    The base of `TaskHandler` and of functions decorated with ``@zart.durable``.
+    """
 
-    @property
-    def data_type(self) -> Any: ...
-
-    @property
-    def output_type(self) -> Any: ...
+    name: str
+    data_type: Any
+    output_type: Any
 
     def __zart_types__(self, data: D_contra, /) -> O_co:
         """Never called: it carries the types of input and output to the type checker."""
-        ...
+        raise NotImplementedError

@@ -12,7 +12,7 @@ import msgspec
 from zart.clock import DatabaseClock
 from zart.duration import describe
 from zart.errors import EncodeError, PayloadTooLargeError
-from zart.execution.failure import failure_of, write_failure
+from zart.execution.failure import failure_of, is_own, write_failure
 from zart.execution.step import StepRules
 from zart.models import Failure, Outcome, RecordedAttempt
 from zart.scheduler.entries import AttemptRow, Entry
@@ -70,10 +70,11 @@ class Surroundings(Protocol):
         ...
 
 
-def recorded_value(
-    around: Surroundings, what: str, shape: Shape, value: Any
-) -> tuple[str, Any]:
-    """A value's JSON and what a replay reads from it; raises `EncodeError` or `PayloadTooLargeError`."""
+def recorded_value(around: Surroundings, what: str, shape: Shape, value: Any) -> tuple[str, Any]:
+    """A value's JSON and what a replay reads from it.
+
+    Raises `EncodeError` or `PayloadTooLargeError`.
+    """
     try:
         text, value = shape.record(value)
     except EncodeError as error:
@@ -109,34 +110,18 @@ async def attempts(
         deadline = clock.now_at() + int(rules.timeout * 1_000_000)
     while True:
         started = clock.now_at()
-        error: BaseException
-        expired = False
-        try:
-            if rules.timeout is None:
-                text, value = await call()
-            else:
-                limit = rules.timeout if deadline is None else (deadline - started) / 1_000_000
-                bound = asyncio.timeout(max(limit, 0))
-                try:
-                    async with bound:
-                        text, value = await call()
-                except TimeoutError:
-                    expired = bound.expired()
-                    raise
-            return Ended(Outcome.OK, text, value, ())
-        except TimeoutError as late:
-            error = late
-        except (Exception, SystemExit, BaseExceptionGroup) as raised:
-            error = raised
+        limit = rules.timeout if deadline is None else max((deadline - started) / 1_000_000, 0)
+        ended = await _one_attempt(call, limit)
+        if isinstance(ended, Ended):
+            return ended
+        error, expired = ended
         timed_out = expired and deadline is not None
         if expired:
             assert rules.timeout is not None
             failure = Failure("TimeoutError", f"it did not end within {describe(rules.timeout)}")
         else:
             business = isinstance(error, rules.raises) if rules.raises else False
-            failure = failure_of(
-                error, step=name, business=business, serializer=around.serializer
-            )
+            failure = failure_of(error, step=name, business=business, serializer=around.serializer)
             if business:
                 return _ended(around, name, Outcome.FAILED, failure, number, deadline, started)
         last = Outcome.TIMED_OUT if expired else Outcome.FAILED
@@ -151,16 +136,32 @@ async def attempts(
                 f" {failure.message}",
                 failure.traceback,
             )
-            return _ended(
-                around, name, Outcome.TIMED_OUT, late_failure, number, deadline, started
-            )
+            return _ended(around, name, Outcome.TIMED_OUT, late_failure, number, deadline, started)
         _log.info("step %s: attempt %d failed: %s: %s", name, number, failure.type, failure.message)
-        row = around.attempt_row(
-            name, number, write_failure(failure), retry_at, deadline, started
-        )
+        row = around.attempt_row(name, number, write_failure(failure), retry_at, deadline, started)
         await around.write(around.entry(attempts=(row,)))
         number += 1
         await around.back_off(name, retry_at, number)
+
+
+async def _one_attempt(
+    call: Callable[[], Awaitable[tuple[str, Any]]], limit: float | None
+) -> Ended | tuple[BaseException, bool]:
+    """What one attempt gave; or what it raised, and whether that was because its time was over."""
+    bound: asyncio.Timeout | None = None
+    try:
+        if limit is None:
+            text, value = await call()
+        else:
+            bound = asyncio.timeout(limit)
+            async with bound:
+                text, value = await call()
+    except BaseException as error:
+        if not is_own(error):
+            raise
+        late = bound is not None and isinstance(error, TimeoutError) and bound.expired()
+        return error, late
+    return Ended(Outcome.OK, text, value)
 
 
 def _ended(

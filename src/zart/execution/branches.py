@@ -134,8 +134,14 @@ class Branches:
                 return
         self.suspended = [waiting for waiting, _ in self._waiting.values()]
         self._on_rest()
-        for future in self._waiting:
-            future.set_exception(Suspension())
+        if self._root in resting:
+            for future, (_, task) in self._waiting.items():
+                if task is self._root:
+                    future.set_exception(Suspension())
+        else:
+            # Through the structure that the root stands in, which passes it on to the branches;
+            # an exception in a branch could be taken for its result (gather's return_exceptions).
+            self._root.cancel()
 
     def _stirred(self, task: asyncio.Task[Any]) -> None:
         self._watched.discard(task)
@@ -176,8 +182,8 @@ def _awaited(task: asyncio.Task[Any]) -> Iterable[asyncio.Future[Any]] | None:
     future = getattr(task, "_fut_waiter", None)
     if future is None:
         return None
-    if isinstance(future, asyncio.Task):
-        return (future,)
+    if asyncio.isfuture(future) and hasattr(future, "get_coro"):  # a task
+        return [future]
     children = getattr(future, "_children", None)  # gather
     if children is not None:
         return list(children)
@@ -186,7 +192,7 @@ def _awaited(task: asyncio.Task[Any]) -> Iterable[asyncio.Future[Any]] | None:
         return None
     name, variables = frame.f_code.co_qualname, frame.f_locals
     if name in ("TaskGroup.__aexit__", "TaskGroup._aexit"):
-        return list(variables["self"]._tasks)  # noqa: SLF001
+        return list(variables["self"]._tasks)
     if name == "_wait" and "fs" in variables:
         return list(variables["fs"])
     if name == "wait_for" and isinstance(variables.get("fut"), asyncio.Future):

@@ -6,7 +6,8 @@ import hashlib
 import uuid as uuids
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Any, TypeVar, TypeVarTuple, cast, overload
+from types import NoneType
+from typing import Any, Literal, TypeVar, TypeVarTuple, cast, overload
 
 from zart.duration import Duration, seconds
 from zart.errors import NotInExecutionError
@@ -15,7 +16,7 @@ from zart.execution.fanout import ChildHandle, StepHandle
 from zart.execution.loop import DurableLoop
 from zart.execution.retry import RetryConfig
 from zart.execution.run import Run, called, current_run
-from zart.execution.step import PLAIN, StepFunction, StepRules, is_async, result_type
+from zart.execution.step import PLAIN, Raises, StepFunction, StepRules, is_async, result_type
 from zart.models import Outcome, Recorded, TaskDefinition, as_datetime, as_microseconds
 from zart.scheduler.durable import DEFAULT_QUEUE
 from zart.scheduler.naming import checked
@@ -92,7 +93,7 @@ class TaskContext:
         retry: RetryConfig | None = None,
         timeout: Duration | None = None,
         per_attempt: bool = False,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Raises = (),
         idempotent: bool = False,
         type: Any = None,
     ) -> T: ...
@@ -107,7 +108,7 @@ class TaskContext:
         retry: RetryConfig | None = None,
         timeout: Duration | None = None,
         per_attempt: bool = False,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Raises = (),
         idempotent: bool = False,
         type: Any = None,
     ) -> T: ...
@@ -115,13 +116,13 @@ class TaskContext:
     async def step(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: Callable[[*Ts], Any],
         /,
-        *arguments: Any,
+        *arguments: *Ts,
         retry: RetryConfig | None = None,
         timeout: Duration | None = None,
         per_attempt: bool = False,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Raises = (),
         idempotent: bool = False,
         type: Any = None,
     ) -> Any:
@@ -142,14 +143,14 @@ class TaskContext:
                                        retry=RetryConfig.exponential(3, "2s"), timeout="30s")
         """
         run = self._run
-        function, rules, declared = _unwrapped(
+        plain, rules, declared = _unwrapped(
             function, retry, timeout, per_attempt, raises, idempotent, type
         )
         full = run.history.name(checked(name, "a step's name"))
-        asynchronous = is_async(function)
+        asynchronous = is_async(plain)
         return await run.step(
             full,
-            lambda: called(function, arguments, asynchronous),
+            lambda: called(plain, arguments, asynchronous),
             run.serializer.shape(declared),
             rules,
         )
@@ -164,7 +165,7 @@ class TaskContext:
         retry: RetryConfig | None = None,
         timeout: Duration | None = None,
         per_attempt: bool = False,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Raises = (),
         type: Any = None,
     ) -> StepHandle[T]: ...
 
@@ -178,20 +179,20 @@ class TaskContext:
         retry: RetryConfig | None = None,
         timeout: Duration | None = None,
         per_attempt: bool = False,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Raises = (),
         type: Any = None,
     ) -> StepHandle[T]: ...
 
     def schedule_step(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: Callable[[*Ts], Any],
         /,
-        *arguments: Any,
+        *arguments: *Ts,
         retry: RetryConfig | None = None,
         timeout: Duration | None = None,
         per_attempt: bool = False,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Raises = (),
         type: Any = None,
     ) -> StepHandle[Any]:
         """Begin a step beside the handler; await its handle, alone or through `wait_all`.
@@ -217,27 +218,35 @@ class TaskContext:
             rules,
         )
 
+    @overload
     async def wait_all(
-        self, handles: Iterable[StepHandle[T]], *, return_exceptions: bool = False
-    ) -> list[T]:
+        self, handles: Iterable[StepHandle[T]], *, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+
+    @overload
+    async def wait_all(
+        self, handles: Iterable[StepHandle[T]], *, return_exceptions: bool
+    ) -> list[T | BaseException]: ...
+
+    async def wait_all(
+        self, handles: Iterable[StepHandle[Any]], *, return_exceptions: bool = False
+    ) -> list[Any]:
         """The results of all handles, in their order.
 
         The execution gives its slot back meanwhile, and is woken once: by the last of them to
         end, or by the first failure, which is raised while the others go on. With
         ``return_exceptions`` it waits for all and puts errors in their places.
         """
-        return await fanout.wait_all(
-            self._run, list(handles), return_exceptions=return_exceptions
-        )
+        return await fanout.wait_all(self._run, list(handles), return_exceptions=return_exceptions)
 
     async def transaction(
         self,
         name: str,
-        function: Callable[..., Awaitable[T]],
+        function: Callable[[Any, *Ts], Awaitable[T]],
         /,
-        *arguments: Any,
+        *arguments: *Ts,
         retry: RetryConfig | None = None,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Raises = (),
         type: Any = None,
     ) -> T:
         """A step inside a transaction of the zart database: exactly once.
@@ -260,13 +269,13 @@ class TaskContext:
         rules = StepRules(retry=retry, raises=raises, type=type)
         declared = result_type(function) if type is None else type
         asynchronous = is_async(function)
-        result = await run.transaction(
+        result: T = await run.transaction(
             full,
             lambda connection: called(function, (connection, *arguments), asynchronous),
             run.serializer.shape(declared),
             rules,
         )
-        return cast("T", result)
+        return result
 
     # -- waits --------------------------------------------------------------------------------
 
@@ -299,7 +308,12 @@ class TaskContext:
 
     @overload
     async def wait_for_event(
-        self, event: str, *, type: Any = Any, timeout: Duration | None = None, name: str | None = None
+        self,
+        event: str,
+        *,
+        type: Any = Any,
+        timeout: Duration | None = None,
+        name: str | None = None,
     ) -> Any: ...
 
     async def wait_for_event(
@@ -321,9 +335,19 @@ class TaskContext:
 
     # -- loops and children -------------------------------------------------------------------
 
+    @overload
+    def loop(self, name: str, items: Iterable[T], *, type: Any = None) -> DurableLoop[T, None]: ...
+    @overload
     def loop(
-        self, name: str, items: Iterable[T] | None = None, *, state: S = None, type: Any = None  # type: ignore[assignment]
-    ) -> DurableLoop[T, S]:
+        self, name: str, items: Iterable[T], *, state: S, type: Any = None
+    ) -> DurableLoop[T, S]: ...
+    @overload
+    def loop(self, name: str, *, type: Any = None) -> DurableLoop[int, None]: ...
+    @overload
+    def loop(self, name: str, *, state: S, type: Any = None) -> DurableLoop[int, S]: ...
+    def loop(
+        self, name: str, items: Iterable[Any] | None = None, *, state: Any = None, type: Any = None
+    ) -> DurableLoop[Any, Any]:
         """An ``async for`` that goes on after a crash at the iteration it had come to.
 
         ``items`` must be the same on each replay; without them the loop counts from 0 for ever.
@@ -339,21 +363,57 @@ class TaskContext:
         run = self._run
         declared = type
         if declared is None:
-            plain = state is None or isinstance(state, dict | list)
-            declared = Any if plain else state.__class__
+            declared = state.__class__
+            if declared in (NoneType, dict, list):
+                declared = Any
         full = run.history.name(checked(name, "a loop's name"))
         return DurableLoop(run, full, items, state, run.serializer.shape(declared))
 
+    @overload
     def start_child(
         self,
-        task: TaskDefinition[D, O] | str,
-        data: D | None = None,
+        task: TaskDefinition[D, O] | type[TaskDefinition[D, O]],
+        data: D,
         *,
         id: str | None = None,
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
         priority: int = 0,
-    ) -> ChildHandle[O]:
+    ) -> ChildHandle[O]: ...
+
+    @overload
+    def start_child(
+        self,
+        task: TaskDefinition[None, O] | type[TaskDefinition[None, O]],
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+    ) -> ChildHandle[O]: ...
+
+    @overload
+    def start_child(
+        self,
+        task: str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+    ) -> ChildHandle[Any]: ...
+
+    def start_child(
+        self,
+        task: Any,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+    ) -> ChildHandle[Any]:
         """Schedule a child execution, once; await the handle for its result.
 
         The child lives by itself: it goes on when its parent fails or is cancelled. Awaiting it
@@ -443,7 +503,7 @@ def _unwrapped(
     retry: RetryConfig | None,
     timeout: Duration | None,
     per_attempt: bool,
-    raises: tuple[type[BaseException], ...],
+    raises: Raises,
     idempotent: bool,
     type: Any,
 ) -> tuple[Callable[..., Any], StepRules, Any]:
@@ -466,5 +526,3 @@ def _unwrapped(
     elif declared is None:
         declared = result_type(function)
     return function, rules, declared
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -14,7 +14,7 @@ from zart.errors import DecodeError, EncodeError, PayloadTooLargeError
 from zart.execution.attempts import attempts, recorded_value
 from zart.execution.branches import Suspension
 from zart.execution.context import TaskContext
-from zart.execution.failure import failed_steps, failure_of, write_failure
+from zart.execution.failure import failed_steps, failure_of, is_own, write_failure
 from zart.execution.handler import TaskHandler
 from zart.execution.history import scope
 from zart.execution.registry import TaskRegistry
@@ -90,6 +90,12 @@ class HandlerRun:
         run.stop = self._why
         current_run.set(run)
         failing = run.history.find(FAILURE_RECORD, "failure")
+        run.end_swallowed = lambda: self._settle(
+            run,
+            failure_of(run.swallowed, serializer=run.serializer),
+            (),
+            failing=failing is not None,
+        )
         if self._task.crashes > self._ledger.config.max_crashes * (2 if failing else 1):
             return self._settle(run, self._crash_failure(), (), failing=failing is not None)
         timer = None if failing else self._set_deadline(run)
@@ -109,12 +115,16 @@ class HandlerRun:
                 raise run.swallowed
             if run.stop is not None:
                 return None
+            if run.expired:
+                return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
             await run.catch_up()
         except Suspension:
             return await self._suspend(run)
         except asyncio.CancelledError as error:
             return await self._cancelled(run, error, failed)
-        except (Exception, SystemExit, BaseExceptionGroup) as error:
+        except BaseException as error:
+            if not is_own(error):
+                raise
             return await self._raised(run, error, failed)
         if failed is not None:
             return self._finish(run, Status.FAILED, None, failed)
@@ -162,13 +172,13 @@ class HandlerRun:
         )
         return run.entry(steps=tuple(run.park_rows), ending=park)
 
-    async def _cancelled(
-        self, run: Run, error: BaseException, failed: str | None
-    ) -> Entry | None:
+    async def _cancelled(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
         if run.stop is not None:
             return None
         if run.expired:
             return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
+        if run.branches.suspended is not None:
+            return await self._suspend(run)
         return await self._raised(run, error, failed)
 
     async def _raised(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
@@ -209,9 +219,7 @@ class HandlerRun:
     def _attempt_row(self, run: Run, failure: Failure, due: int, *, failing: bool) -> AttemptRow:
         number = self._task.attempt
         step = f"{FAILURE_RECORD}" if failing else ""
-        return run.attempt_row(
-            step, number, write_failure(failure), due, None, self._task.now_at
-        )
+        return run.attempt_row(step, number, write_failure(failure), due, None, self._task.now_at)
 
     def _settle(
         self, run: Run, failure: Failure, rows: tuple[AttemptRow, ...], *, failing: bool
@@ -220,7 +228,8 @@ class HandlerRun:
         text = write_failure(failure)
         if failing:
             recorded = run.history.find(FAILURE_RECORD, "failure")
-            assert recorded is not None and recorded.value is not None
+            assert recorded is not None
+            assert recorded.value is not None
             first = msgspec.json.decode(recorded.value, type=Failure)
             note = f"{first.message} (and its on_failure failed: {failure.type}: {failure.message})"
             text = write_failure(msgspec.structs.replace(first, message=note))
@@ -295,7 +304,7 @@ class HandlerRun:
 def _only_suspensions(error: BaseException) -> bool:
     """True for a group, as a TaskGroup makes it, of nothing but suspended branches."""
     if isinstance(error, BaseExceptionGroup):
-        _, rest = error.split(Suspension)
+        _, rest = cast("BaseExceptionGroup[BaseException]", error).split(Suspension)
         return rest is None
     return isinstance(error, Suspension)
 
@@ -355,9 +364,7 @@ class StepRun:
         step = self._step
         named = self._arguments()
         bound = step.bound(named)
-        value = await called(
-            lambda: step.function(*bound.args, **bound.kwargs), (), step.is_async
-        )
+        value = await called(lambda: step.function(*bound.args, **bound.kwargs), (), step.is_async)
         shape = self.serializer.shape(step.result_type)
         return recorded_value(self, f"step {self.claim.step!r}", shape, value)
 

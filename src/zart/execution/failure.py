@@ -6,16 +6,19 @@ its record, both times.
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 
 from zart.errors import StepCancelledError, StepFailedError, StepTimedOutError, ZartError
+from zart.execution.branches import Suspension
 from zart.models import Failure, Outcome
 from zart.serialization import Serializer
 
-__all__ = ["failed_steps", "failure_of", "read_failure", "step_error", "write_failure"]
+__all__ = ["failed_steps", "failure_of", "is_own", "read_failure", "step_error", "write_failure"]
 
 _TRACEBACK_LIMIT = 16_000
 _MESSAGE_LIMIT = 16_000
@@ -41,12 +44,34 @@ def failure_of(
     trace = "".join(traceback.format_exception(error))
     return Failure(
         type=type_name(type(error)),
-        message=_storable(str(error))[:_MESSAGE_LIMIT],
+        message=_storable(_text(error))[:_MESSAGE_LIMIT],
         traceback=_storable(trace)[-_TRACEBACK_LIMIT:],
         arguments=arguments,
         step=step,
         retryable=not business,
     )
+
+
+def is_own(error: BaseException) -> bool:
+    """True for what handler code raised by itself, and so is recorded as its failure.
+
+    False for what unwinds it from outside: a suspension, a cancellation, Ctrl-C, and the closing
+    of a coroutine whose loop has ended. The last is a GeneratorExit, which code can also raise by
+    itself; but then its task is at work.
+    """
+    if isinstance(error, GeneratorExit):
+        try:
+            return asyncio.current_task() is not None
+        except RuntimeError:
+            return False
+    return not isinstance(error, Suspension | asyncio.CancelledError | KeyboardInterrupt)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"(its text cannot be told: __str__ raised {type_name(type(fault))})"
 
 
 def _storable(text: str) -> str:
@@ -117,7 +142,7 @@ def _rebuilt(
         # A constructor that takes something else than it passes on as args.
         error = kind.__new__(kind)
         error.args = tuple(arguments)
-    error.__zart_step__ = step  # type: ignore[attr-defined]
+    vars(error)["__zart_step__"] = step
     return error
 
 
@@ -135,5 +160,5 @@ def failed_steps(error: BaseException) -> Iterator[str]:
         elif isinstance(name := getattr(link, "__zart_step__", None), str):
             yield name
         if isinstance(link, BaseExceptionGroup):
-            pending.extend(link.exceptions)
+            pending.extend(cast("BaseExceptionGroup[BaseException]", link).exceptions)
         pending.append(link.__cause__)

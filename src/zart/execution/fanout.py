@@ -48,8 +48,8 @@ class StepHandle(Generic[T_co]):
         return self._result().__await__()
 
     async def _result(self) -> T_co:
-        results = await wait_all(self.run, [self])
-        return results[0]
+        result: T_co = (await wait_all(self.run, [self]))[0]
+        return result
 
 
 class LocalStep(StepHandle[T_co]):
@@ -118,9 +118,7 @@ def distribute(
 ) -> DistributedStep[Any]:
     """Write a registered step as a row of its own, unless the history has it already."""
     declared = step.result_type if rules.type is None else rules.type
-    handle: DistributedStep[Any] = DistributedStep(
-        run, name, run.serializer.shape(declared), rules
-    )
+    handle: DistributedStep[Any] = DistributedStep(run, name, run.serializer.shape(declared), rules)
     if run.history.find(name, "distributed") is None and not run.stopping:
         text = encode_arguments(run, step, arguments)
         claim, task = run.claim, run.task

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 from zart.annotations import parameter_types, return_type
 from zart.duration import Duration, seconds
 from zart.errors import DefinitionError
 from zart.execution.retry import RetryConfig
-from zart.models import Failure
+from zart.models import Failure, TaskDefinition
 from zart.scheduler.naming import checked
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ O = TypeVar("O")  # noqa: E741
 DEFAULT_BACKOFF = RetryConfig.exponential(0, "1s", max_delay="5m", jitter=0.1)
 
 
-class TaskHandler(ABC, Generic[D, O]):
+class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
     """The code of a task, as a class: ``TaskHandler[Order, str]`` takes an Order, gives a str.
 
     ``name`` is what executions are found by; it must not change while any are alive. ``timeout``
@@ -43,9 +43,9 @@ class TaskHandler(ABC, Generic[D, O]):
     """
 
     name: str = ""
-    timeout: ClassVar[Duration | None] = None
-    max_retries: ClassVar[int] = 0
-    retry: ClassVar[RetryConfig | None] = None
+    timeout: Duration | None = None
+    max_retries: int = 0
+    retry: RetryConfig | None = None
     data_type: Any = Any
     output_type: Any = Any
 
@@ -69,13 +69,10 @@ class TaskHandler(ABC, Generic[D, O]):
     async def on_failure(self, ctx: TaskContext, failure: Failure) -> None:
         """Compensate, when the execution has failed for good; its steps are durable too."""
 
-    def __zart_types__(self, data: D, /) -> O:
-        raise NotImplementedError
-
     @property
     def compensates(self) -> bool:
         """True when the class has an ``on_failure`` of its own."""
-        return type(self).on_failure is not TaskHandler.on_failure
+        return type(self).on_failure is not _DOES_NOTHING
 
     def backoff(self) -> RetryConfig:
         """The rule for the execution's own retries."""
@@ -88,6 +85,9 @@ class TaskHandler(ABC, Generic[D, O]):
             DEFAULT_BACKOFF.max_delay,
             DEFAULT_BACKOFF.jitter,
         )
+
+
+_DOES_NOTHING: Any = TaskHandler.__dict__["on_failure"]
 
 
 def _declared_types(cls: type[TaskHandler[Any, Any]]) -> tuple[Any, Any]:

@@ -17,7 +17,16 @@ scope: ContextVar[str] = ContextVar("zart_scope", default="")
 class History:
     """A run's recorded steps, failed attempts and mailbox, and the names it has used so far."""
 
-    __slots__ = ("_attempts", "_mailbox", "_numbers", "_records", "_taken", "_used", "position", "wake")
+    __slots__ = (
+        "_attempts",
+        "_mailbox",
+        "_numbers",
+        "_records",
+        "_taken",
+        "_used",
+        "position",
+        "wake",
+    )
 
     def __init__(self, task: ClaimedTask) -> None:
         self._records: dict[str, Recorded] = {r.name: r for r in task.steps}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from zart.execution.attempts import recorded_value
 from zart.execution.history import scope
 from zart.execution.run import Run
 from zart.models import Outcome
@@ -43,11 +44,12 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
         self._iterator: Iterator[Any] | None = None
         self._shape = shape
         self._outer = scope.get()
+        self._inner: str | None = None
         self.index = -1
-        self.state = state
+        self.state: S = state
 
-    def __aiter__(self) -> DurableLoop[T, S]:
-        return self
+    def __aiter__(self) -> AsyncIterator[T]:
+        return _Iterations(self)
 
     async def __anext__(self) -> T:
         if self._iterator is None:
@@ -63,8 +65,14 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
         if self.index >= 0:
             await self._mark(finished, ended=False)
         self.index = finished
-        scope.set(f"{self._name}[{finished}]/")
+        self._inner = f"{self._name}[{finished}]/"
+        scope.set(self._inner)
         return cast("T", item)
+
+    def left(self) -> None:
+        """The body was left by `break`, `return` or an error: names are those outside again."""
+        if scope.get() is self._inner:
+            scope.set(self._outer)
 
     def _begin(self) -> int:
         recorded = self._run.history.find(self._name, "loop")
@@ -95,7 +103,10 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
             await run.refuse()
         await run.catch_up()
         erased = run.history.forget(f"{self._name}[{finished - 1}]/") if self.index >= 0 else []
-        text, self.state = self._shape.record(self.state)
+        what = f"an iteration of loop {self._name!r}"
+        text, self.state = recorded_value(run, what, self._shape, self.state)
+        # What waited for company: the erased need no outcome any more.
+        run.along = [row for row in run.along if row[2] not in erased]
         mark = msgspec.json.encode(_Mark(finished, msgspec.Raw(text.encode()))).decode()
         outcome = Outcome.OK if ended else None
         position = None if recorded is None else recorded.position
@@ -107,3 +118,18 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
             await run.write(run.entry(steps=(row,), erased=tuple(erased)))
         finally:
             run.branches.leave()
+
+
+class _Iterations(AsyncIterator[T]):
+    """What an ``async for`` holds, and nobody else: its end tells that the body was left."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: DurableLoop[T, Any]) -> None:
+        self._loop = loop
+
+    def __anext__(self) -> Awaitable[T]:
+        return self._loop.__anext__()
+
+    def __del__(self) -> None:
+        self._loop.left()

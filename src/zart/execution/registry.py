@@ -47,8 +47,8 @@ class TaskRegistry:
         if isinstance(step, StepFunction):
             self._enter(self._steps, step.task_name, step)
             return
-        if isinstance(handler, type) and issubclass(handler, TaskHandler):
-            handler = handler()
+        if isinstance(handler, type):
+            handler = _instance(handler)
         if not isinstance(handler, TaskHandler):
             raise DefinitionError(
                 f"{handler!r} cannot be registered: give a TaskHandler, a function decorated with"
@@ -60,7 +60,8 @@ class TaskRegistry:
         earlier = table.get(name)
         if earlier is not None and earlier is not entry:
             raise DefinitionError(
-                f"two handlers for {name!r}: {earlier!r} and {entry!r}; give one of them another name"
+                f"two handlers for {name!r}: {earlier!r} and {entry!r}; give one of them another"
+                " name"
             )
         table[name] = entry
 
@@ -85,3 +86,8 @@ class TaskRegistry:
 
     def __len__(self) -> int:
         return len(self._handlers) + len(self._steps)
+
+
+def _instance(kind: Any) -> Any:
+    """A handler of a handler's class; another class stays what it is, to be refused."""
+    return kind() if TaskHandler in kind.__mro__ else kind

@@ -98,4 +98,4 @@ class RetryConfig:
             pause = min(self.max_delay, self.initial * self.factor ** (attempt - 1))
         except OverflowError:
             pause = self.max_delay
-        return pause * (1 - self.jitter * random.random())  # noqa: S311
+        return pause * (1 - self.jitter * random.random())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -30,8 +31,8 @@ IN_PLACE = 1.0
 
 _SWALLOWED = (
     "execution {!r} is being suspended, and its handler caught the signal for it and went on. The"
-    " signal is a BaseException that must pass: in `except BaseException` or a bare `except`, re-raise"
-    " it; catch Exception instead"
+    " signal is a BaseException that must pass: in `except BaseException` or a bare `except`,"
+    " re-raise it; catch Exception instead"
 )
 
 
@@ -57,6 +58,8 @@ class Run:
         self.along: list[StepRow] = []
         self._outstanding: list[asyncio.Future[Receipt]] = []
         self._refusals = 0
+        self.end_swallowed: Callable[[], Entry] | None = None
+        """Gives the entry that fails a run whose handler cannot be unwound."""
 
     # -- state --------------------------------------------------------------------------------
 
@@ -77,7 +80,7 @@ class Run:
         await asyncio.sleep(0)
         if self._refusals > 20:
             # It catches everything and goes on for ever: leave it where it stands.
-            self.ledger.abandon(self.claim, None)
+            self.ledger.abandon(self.claim, self.end_swallowed and self.end_swallowed())
             await asyncio.get_running_loop().create_future()
         if self._refusals > 10:
             raise SuspensionSwallowedError(_SWALLOWED.format(self.claim.execution_id))
@@ -235,9 +238,7 @@ class Run:
         assert recorded.outcome is not None
         raise self._error(recorded.name, recorded.outcome, recorded.value, rules)
 
-    def _error(
-        self, name: str, outcome: str, text: str | None, rules: StepRules
-    ) -> BaseException:
+    def _error(self, name: str, outcome: str, text: str | None, rules: StepRules) -> BaseException:
         failure = read_failure(text or '{"type":"","message":""}')
         return step_error(name, outcome, failure, rules.raises, self.serializer)
 
@@ -309,6 +310,7 @@ class Run:
                 self.park_rows.append(row)
             self.branches.suspend(waiting)
         if row is not None:
+            self.has_steps = True
             self.write_soon(self.entry(steps=(row,)))
         timer = self._alarm(waiting)
         try:
@@ -383,6 +385,6 @@ def called(function: Callable[..., Any], arguments: tuple[Any, ...], asynchronou
 
 async def _threaded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     result = await in_thread(lambda: function(*arguments))
-    if asyncio.iscoroutine(result) or isinstance(result, asyncio.Future):
+    if inspect.isawaitable(result):
         return await result  # a lambda around an async function
     return result

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from types import GenericAlias
+from typing import Any, TypeAlias
 
 from zart.annotations import parameter_types, return_type
 from zart.duration import Duration, seconds
 from zart.errors import DefinitionError
 from zart.execution.retry import RetryConfig
 
-__all__ = ["NO_RETRY", "PLAIN", "StepFunction", "StepRules", "is_async", "result_type"]
+__all__ = ["NO_RETRY", "PLAIN", "Raises", "StepFunction", "StepRules", "is_async", "result_type"]
 
 _class = type  # `type` is an argument's name below
+
+Raises: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+"""Business errors, as ``raises=`` takes them: one exception class or several."""
 
 NO_RETRY = RetryConfig.none()
 
@@ -27,24 +32,24 @@ class StepRules:
     def __init__(
         self,
         *,
-        retry: RetryConfig | None = None,
+        retry: Any = None,
         timeout: Duration | None = None,
         per_attempt: bool = False,
-        raises: tuple[type[BaseException], ...] = (),
+        raises: Any = (),
         idempotent: bool = False,
         type: Any = None,
     ) -> None:
-        if isinstance(raises, _class):
-            raises = (raises,)
+        # `retry` and `raises` come as the user wrote them; these checks say what is wrong.
+        raises = (raises,) if isinstance(raises, _class) else tuple(raises)
         for kind in raises:
             if not (isinstance(kind, _class) and issubclass(kind, Exception)):
                 raise DefinitionError(f"raises lists exception classes; {kind!r} is none")
         if retry is not None and not isinstance(retry, RetryConfig):
             raise DefinitionError(f"retry is a RetryConfig, not {retry!r}")
-        self.retry = retry or NO_RETRY
+        self.retry: RetryConfig = retry or NO_RETRY
         self.timeout = None if timeout is None else seconds(timeout, what="timeout")
         self.per_attempt = per_attempt
-        self.raises = raises
+        self.raises: tuple[type[BaseException], ...] = raises
         self.idempotent = idempotent
         self.type = type
 
@@ -55,7 +60,7 @@ PLAIN = StepRules()
 
 def is_async(function: Callable[..., Any]) -> bool:
     """True for functions whose call gives a coroutine; others run in a thread."""
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function):
         return True
@@ -82,9 +87,9 @@ def _stored_types(signature: inspect.Signature, types: dict[str, Any]) -> dict[s
     for name, parameter in signature.parameters.items():
         declared = types.get(name, Any)
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            stored[name] = tuple[declared, ...]
+            stored[name] = GenericAlias(tuple, (declared, ...))
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            stored[name] = dict[str, declared]
+            stored[name] = GenericAlias(dict, (str, declared))
     return stored
 
 

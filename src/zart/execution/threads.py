@@ -42,8 +42,10 @@ async def in_thread(function: Callable[[], T]) -> T:
         failed: BaseException | None = None
         try:
             result = context.run(function)
-        except StopIteration as error:  # a future cannot carry it
-            failed = RuntimeError("the step's function raised StopIteration")
+        except (StopIteration, KeyboardInterrupt) as error:
+            # A future cannot carry the one; the other, which no keyboard sends to a thread, would
+            # end the event loop.
+            failed = RuntimeError(f"the step's function raised {type(error).__name__}")
             failed.__cause__ = error
         except BaseException as error:
             failed = error
@@ -55,10 +57,15 @@ async def in_thread(function: Callable[[], T]) -> T:
     with _lock:
         jobs = _idle.pop() if _idle else None
     if jobs is None:
-        jobs = queue.SimpleQueue()
-        threading.Thread(target=_serve, args=(jobs,), name="zart-step", daemon=True).start()
+        jobs = _new_thread()
     jobs.put(job)
     return await future
+
+
+def _new_thread() -> queue.SimpleQueue[Callable[[], None]]:
+    jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    threading.Thread(target=_serve, args=(jobs,), name="zart-step", daemon=True).start()
+    return jobs
 
 
 def _serve(jobs: queue.SimpleQueue[Callable[[], None]]) -> None:

@@ -115,12 +115,9 @@ async def _time_out(run: Run, name: str, due_at: int) -> bool:
     if receipt is Receipt.WOKEN:
         await run.refresh()
         return False
-    run.history.add(
-        Recorded(name, "event", run.history.position, Outcome.TIMED_OUT, None, due_at)
-    )
+    run.history.add(Recorded(name, "event", run.history.position, Outcome.TIMED_OUT, None, due_at))
     return True
 
 
 def _timed_out(name: str, event: str) -> EventTimedOutError:
     return EventTimedOutError(f"no event {event!r} came in time for the wait {name!r}", event=event)
-

@@ -92,7 +92,9 @@ class Handle(Generic[O_co]):
         Raises `WaitTimedOutError` after ``timeout`` (the execution goes on),
         `ExecutionFailedError` or `ExecutionCancelledError` where there is no result.
         """
-        result: O_co = await self._scheduler.result(self.id, timeout=timeout, type=self._output_type)
+        result: O_co = await self._scheduler.result(
+            self.id, timeout=timeout, type=self._output_type
+        )
         return result
 
     async def get(self) -> Execution:
@@ -231,8 +233,7 @@ class DurableScheduler:
         name, data_type, output_type = self.definition(task)
         new = self._new(name, data_type, data, id, queue, priority, delay, at)
         if connection is not None:
-            await self.backend.schedule_within(connection, [new])
-            created = True
+            created = (await self.backend.schedule_within(connection, [new]))[0]
         else:
             created = await self._intake.submit(new)
         if new.delay is None and new.due_at is None:
@@ -337,15 +338,15 @@ class DurableScheduler:
         Raises `PayloadError` or `PayloadTooLargeError`, which begin with ``what``.
         """
         if declared is None:
-            declared = Any if value is None or isinstance(value, dict | list) else type(value)
+            declared = Any if value is None or isinstance(value, dict | list) else value.__class__
         try:
             text = self.serializer.shape(declared).encode(value)
         except EncodeError as error:
             raise PayloadError(f"{what} cannot be stored: {error}") from error
         if len(text) > self.max_payload // 4 and len(text.encode()) > self.max_payload:
             raise PayloadTooLargeError(
-                f"{what} has {len(text.encode()):,} bytes of JSON, {self.max_payload:,} are allowed:"
-                " store it elsewhere and pass a reference, or raise max_payload"
+                f"{what} has {len(text.encode()):,} bytes of JSON, {self.max_payload:,} are"
+                " allowed: store it elsewhere and pass a reference, or raise max_payload"
             )
         return text
 
@@ -398,7 +399,15 @@ class DurableScheduler:
 
     # -- looking ------------------------------------------------------------------------------
 
-    def handle(self, execution_id: str, task: TaskDefinition[Any, O] | None = None) -> Handle[O]:
+    @overload
+    def handle(
+        self, execution_id: str, task: TaskDefinition[Any, O] | type[TaskDefinition[Any, O]]
+    ) -> Handle[O]: ...
+
+    @overload
+    def handle(self, execution_id: str, task: None = None) -> Handle[Any]: ...
+
+    def handle(self, execution_id: str, task: Any = None) -> Handle[Any]:
         """The handle of an execution that was scheduled elsewhere; nothing is read."""
         return Handle(self, execution_id, Any if task is None else task.output_type)
 
@@ -486,7 +495,8 @@ class DurableScheduler:
 
 def _not_found(execution_id: str) -> ExecutionNotFoundError:
     return ExecutionNotFoundError(
-        f"no execution {execution_id!r} in this database: check the id, the URL and the table prefix"
+        f"no execution {execution_id!r} in this database: check the id, the URL and the table"
+        " prefix"
     )
 
 

@@ -26,9 +26,7 @@ __all__ = [
     "StepRow",
 ]
 
-StepRow: TypeAlias = tuple[
-    str, int, str, str, int, str | None, str | None, int | None, int | None
-]
+StepRow: TypeAlias = tuple[str, int, str, str, int, str | None, str | None, int | None, int | None]
 """execution_id, run, name, kind, position, outcome, value, due_at, started_at"""
 
 AttemptRow: TypeAlias = tuple[str, int, str, int, int, str, int, int | None, int | None]
@@ -89,7 +87,7 @@ class Finish(msgspec.Struct, frozen=True):
     has_steps: bool = True
     """False when the run never had a distributed step or an open wait: nothing to clear."""
     has_events: bool = True
-    """False when nothing was ever delivered to the execution."""
+    """False when nothing had been delivered when the run last looked."""
 
 
 class FinishStep(msgspec.Struct, frozen=True):

@@ -26,7 +26,17 @@ BATCH = 128
 class Journal(Generic[Item, Answer]):
     """Gathers items and writes them in batches; ``submit`` gives a future of the item's answer."""
 
-    __slots__ = ("_batch", "_busy", "_idle", "_lanes", "_loop", "_pending", "_scheduled", "_tasks", "_write")
+    __slots__ = (
+        "_batch",
+        "_busy",
+        "_idle",
+        "_lanes",
+        "_loop",
+        "_pending",
+        "_scheduled",
+        "_tasks",
+        "_write",
+    )
 
     def __init__(
         self,

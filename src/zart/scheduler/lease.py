@@ -66,6 +66,7 @@ class Lease:
         self._name = ""
         self._lock = 0
         self._registered = False
+        self._strikes_out = True
         self._valid_until = 0.0
         self._suspects: dict[int, float] = {}
         self._next_watch = 0.0
@@ -99,10 +100,11 @@ class Lease:
         self._thread.start()
         await self._ready
 
-    async def stop(self) -> None:
-        """Strike the worker out and end the thread."""
+    async def stop(self, *, strike_out: bool = True) -> None:
+        """Strike the worker out and end the thread; without the first it looks like a death."""
         if self._thread is None:
             return
+        self._strikes_out = strike_out
         if self._thread_loop is not None and self._stop is not None:
             try:
                 self._thread_loop.call_soon_threadsafe(self._stop.set)
@@ -186,7 +188,8 @@ class Lease:
             if now >= self._next_watch:
                 self._next_watch = now + WATCH
                 await self._watch(line)
-        await line.remove(self._name)
+        if self._strikes_out:
+            await line.remove(self._name)
 
     async def _pause(self, seconds: float) -> None:
         assert self._stop is not None
@@ -282,7 +285,9 @@ class Lease:
             self._warned = False
         elif not self._warned:
             self._warned = True
-            frame = sys._current_frames().get(self._main_thread)  # noqa: SLF001
+            # Documented and meant for this, in spite of its underscore.
+            frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+            frame = frames.get(self._main_thread)
             where = "".join(traceback.format_stack(frame)[-4:]) if frame else "unknown"
             _log.warning(
                 "the event loop of worker %s has been blocked for %.1f s; its lease is kept, but"

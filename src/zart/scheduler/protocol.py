@@ -7,6 +7,7 @@ all. ``zart.testing.conformance`` is this contract as tests; a fourth backend ru
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
@@ -40,9 +41,7 @@ class LeaseSession(Protocol):
         """Owners of tasks that are not entered as workers."""
         ...
 
-    async def take_over(
-        self, worker: str, still_dead: Callable[[int, int, int], bool]
-    ) -> int:
+    async def take_over(self, worker: str, still_dead: Callable[[int, int, int], bool]) -> int:
         """Make a dead worker's tasks ready; gives how many. Asks ``still_dead`` under a lock."""
         ...
 
@@ -65,7 +64,9 @@ class Scheduler(Protocol):
         """Insert executions; False for those that were there, `ExecutionExistsError` for others."""
         ...
 
-    async def schedule_within(self, connection: Any, executions: Sequence[NewExecution]) -> None:
+    async def schedule_within(
+        self, connection: Any, executions: Sequence[NewExecution]
+    ) -> list[bool]:
         """The same inside the caller's open transaction on its own driver connection."""
         ...
 
@@ -116,15 +117,15 @@ class Scheduler(Protocol):
 
     async def list(
         self, *, task: str, status: str, amount: int, before: tuple[int, str]
-    ) -> list[Execution]: ...
+    ) -> builtins.list[Execution]: ...
 
-    async def timeline(self, execution_id: str, run: int) -> list[StepRecord]: ...
+    async def timeline(self, execution_id: str, run: int) -> builtins.list[StepRecord]: ...
 
     async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]: ...
 
-    async def workers(self) -> list[WorkerRow]: ...
+    async def workers(self) -> builtins.list[WorkerRow]: ...
 
-    async def migrate(self) -> list[str]:
+    async def migrate(self) -> builtins.list[str]:
         """Bring the tables up to date; gives the names of the migrations applied."""
         ...
 

@@ -49,9 +49,7 @@ class WakeUps:
 
     def __init__(self, hints: Hints | None) -> None:
         self._hints = hints
-        self._bells: dict[str, set[Bell]] = {
-            kind: set() for kind in (DUE, FINISHED, READY, WOKEN)
-        }
+        self._bells: dict[str, set[Bell]] = {kind: set() for kind in (DUE, FINISHED, READY, WOKEN)}
         self._listening = False
 
     def ring(self, kind: str, *, elsewhere: bool = True) -> None:

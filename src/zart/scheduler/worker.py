@@ -19,11 +19,13 @@ from typing import Protocol, Self
 import msgspec
 
 from zart.duration import Duration, seconds
+from zart.errors import DatabaseUnavailableError
 from zart.models import Claim, ClaimedTask
 from zart.scheduler.durable import DEFAULT_QUEUE, DurableScheduler
 from zart.scheduler.entries import Entry, Finish, FinishStep, Park, Receipt
 from zart.scheduler.journal import Journal
 from zart.scheduler.lease import Lease, LeaseTimes
+from zart.scheduler.suspects import Suspects
 from zart.scheduler.wakeup import DUE, FINISHED, READY, WOKEN, Bell
 
 __all__ = ["Executor", "Ledger", "RunningTask", "Stop", "Worker", "WorkerConfig"]
@@ -149,6 +151,7 @@ class Worker:
         self._running: dict[Claim, tuple[RunningTask, asyncio.Task[None]]] = {}
         self._ending: set[Claim] = set()
         self._strays: dict[Claim, float] = {}
+        self._suspects = Suspects(self.config.max_crashes)
         self._abandoned: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._duties: list[asyncio.Task[None]] = []
@@ -300,7 +303,13 @@ class Worker:
             return 0
         if worker != self.id:
             return 0  # declared dead meanwhile; its claims are taken over as orphans
-        for task in tasks:
+        admitted, put_off = self._suspects.admit(tasks)
+        if put_off:
+            # Before the one admitted begins: should it kill this process, they are not beside it.
+            now_at = self._backend.clock.now_at()
+            parks = [self.commit(Suspects.parked(task, now_at)) for task in put_off]
+            await asyncio.gather(*parks, return_exceptions=True)
+        for task in admitted:
             self._start(task)
         return len(tasks)
 
@@ -330,6 +339,7 @@ class Worker:
     def _release(self, claim: Claim) -> None:
         self._running.pop(claim, None)
         self._ending.discard(claim)
+        self._suspects.ended(claim)
         self._slot.ring()
 
     def abandon(self, claim: Claim, entry: Entry | None) -> None:
@@ -365,12 +375,17 @@ class Worker:
 
     async def _write(self, entries: Sequence[Entry]) -> list[Receipt]:
         worker = self.id
-        while not self._lease.valid:
-            # Not to write while the lease may be another's: a beat or the loss decides.
-            await asyncio.sleep(0.05)
-            if self.id != worker or self._lease_stopped():
-                return [Receipt.FENCED] * len(entries)
-        return await self._backend.commit(entries)
+        while True:
+            while not self._lease.valid:
+                # Not to write while the lease may be another's: a beat or the loss decides.
+                await asyncio.sleep(0.05)
+                if self.id != worker or self._lease_stopped():
+                    return [Receipt.FENCED] * len(entries)
+            try:
+                return await self._backend.commit(entries)
+            except DatabaseUnavailableError as error:
+                # No step is lost for that: the entries wait here as long as the lease may be kept.
+                _log.warning("%d entries wait to be written: %s", len(entries), error)
 
     def _lease_stopped(self) -> bool:
         return self._stopping and not self._running
@@ -425,7 +440,7 @@ class Worker:
             await asyncio.sleep(0.01)
 
     async def _reconcile(self) -> None:
-        """Stop what is no longer this worker's, give back what it does not know of, pass wakes on."""
+        """Stop what is not this worker's any more, give back what it does not know, pass wakes."""
         worker = self.id
         before = dict(self._running)
         owned = await self._backend.owned(worker)

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -102,12 +102,19 @@ class Database(ABC):
         """
         return await patiently(self._run_once, self.transient, work, patience)
 
+    async def run_alone(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
+        """Run work of one statement, which is a transaction by itself where that saves anything."""
+        return await patiently(self._run_alone_once, self.transient, work, patience)
+
     async def read(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
         """Run a transaction that only reads; it may not wait for writers."""
         return await patiently(self._read_once, self.transient, work, patience)
 
     @abstractmethod
     async def _run_once(self, work: Work[T], attempt: int) -> T: ...
+
+    async def _run_alone_once(self, work: Work[T], attempt: int) -> T:
+        return await self._run_once(work, attempt)
 
     async def _read_once(self, work: Work[T], attempt: int) -> T:
         return await self._run_once(work, attempt)
@@ -180,7 +187,7 @@ async def patiently(
 
 
 @asynccontextmanager
-async def closing_session(session: Session) -> AsyncIterator[Session]:
+async def closing_session(session: Session) -> AsyncGenerator[Session, None]:
     """Closes a session at the end of a block, whatever state it is in."""
     try:
         yield session

@@ -56,7 +56,7 @@ def script(dialect: str, tables: Tables) -> str:
 def _note(tables: Tables, migration: Migration) -> str:
     # Both values come from file names in the package, checked by a pattern.
     return (
-        f"INSERT INTO {tables.named('migrations')} (number, name)"  # noqa: S608
+        f"INSERT INTO {tables.named('migrations')} (number, name)"
         f" VALUES ({migration.number}, '{migration.name}')"
     )
 
@@ -71,7 +71,7 @@ async def migrate(database: Database) -> list[Migration]:
 
     async def job(ddl: Ddl) -> list[Migration]:
         await ddl.execute(_bookkeeping(tables))
-        rows = await ddl.fetch(f"SELECT number FROM {tables.named('migrations')}")  # noqa: S608
+        rows = await ddl.fetch(f"SELECT number FROM {tables.named('migrations')}")
         applied = {row[0] for row in rows}
         missing = [m for m in known if m.number not in applied]
         for migration in missing:

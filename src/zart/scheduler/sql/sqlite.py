@@ -8,11 +8,12 @@ and back for each transaction.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -83,7 +84,7 @@ class SqliteDatabase(Database):
         )
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
+    async def session(self) -> AsyncGenerator[Session, None]:
         async with closing_session(_FileSession(self.path, self.statements)) as session:
             yield session
 
@@ -101,7 +102,9 @@ class SqliteDatabase(Database):
         return await self._writer.call(run)
 
     @asynccontextmanager
-    async def own_transaction(self, attempt: int) -> AsyncIterator[tuple[Any, apsw.Connection]]:
+    async def own_transaction(
+        self, attempt: int
+    ) -> AsyncGenerator[tuple[Any, apsw.Connection], None]:
         connection = await asyncio.to_thread(_open, self.path)
         try:
             await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
@@ -136,9 +139,7 @@ class _SqliteDdl:
 class _SqliteTransaction:
     __slots__ = ("_connection", "_statements", "attempt")
 
-    def __init__(
-        self, connection: apsw.Connection, statements: Statements, attempt: int
-    ) -> None:
+    def __init__(self, connection: apsw.Connection, statements: Statements, attempt: int) -> None:
         self._connection = connection
         self._statements = statements
         self.attempt = attempt
@@ -244,10 +245,9 @@ class _Thread:
                 future.set_exception(error)
 
         def reply(result: Any, error: BaseException | None) -> None:
-            try:
+            # A loop that has been closed raises this: nobody waits for the answer.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(answer, result, error)
-            except RuntimeError:
-                pass  # the loop has been closed: nobody waits for the answer
 
         self._jobs.put((job, reply))
         return await future

@@ -105,9 +105,7 @@ class Tables(msgspec.Struct, frozen=True):
 
     def fill(self, text: str) -> str:
         """The text of a migration with its table names filled in; index names take the prefix."""
-        text = re.sub(
-            r"INDEX \{(\w+)\}(\w*)", lambda m: f"INDEX {self.prefix}{m[1]}{m[2]}", text
-        )
+        text = re.sub(r"INDEX \{(\w+)\}(\w*)", lambda m: f"INDEX {self.prefix}{m[1]}{m[2]}", text)
         return _PLACE.sub(lambda m: self.named(m[1]) if m[1] in TABLES else m[0], text)
 
 
@@ -122,6 +120,9 @@ class Statements:
 
     def __getitem__(self, name: str) -> Statement:
         return self._statements[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._statements
 
     def __iter__(self) -> Any:
         return iter(self._statements)

@@ -3,7 +3,7 @@
 -- order, so that transactions lock in the same order.
 
 -- name: existing_executions
-SELECT e.id, e.task, e.input
+SELECT e.id, e.task, e.input, e.parent_id, e.parent_run, e.parent_step
 FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;
 
 -- name: insert_executions
@@ -224,7 +224,7 @@ SELECT id, host, process, concurrency, session_lock, locked_at, started_at, beat
 FROM {workers} ORDER BY id;
 
 -- name: lock_worker
-SELECT id, expires_at, {now}, beat_at FROM {workers} WHERE id = :id {for_update};
+SELECT id, expires_at, {now}, beat_at FROM {workers} AS t WHERE id = :id {for_update};
 
 -- name: delete_worker
 DELETE FROM {workers} WHERE id = :id;
@@ -302,7 +302,7 @@ JOIN {executions} e ON e.id = r.id;
 
 -- name: lock_execution_row
 SELECT id, task, queue, priority, status, output, failure, run, attempt, started_at, finished_at, input
-FROM {executions} WHERE id = :id {for_update};
+FROM {executions} AS t WHERE id = :id {for_update};
 
 -- name: keep_run
 INSERT INTO {runs} (execution_id, run, status, output, failure, attempt, started_at, finished_at)

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from zart.models import Claim, ClaimedTask, Event, Recorded, RecordedAttempt
 from zart.scheduler.sql.transaction import Row, Transaction
 
-__all__ = ["claim", "claimed", "history", "look", "ready_due"]
+__all__ = [
+    "claim",
+    "claim_at_once",
+    "claimed",
+    "has_history",
+    "history",
+    "look",
+    "ready_due",
+]
 
 Key = tuple[str, int, str]
 
@@ -23,13 +31,19 @@ async def claim(
     await tx.execute("claim_tasks", entries=keys, worker=worker)
     rows = await tx.fetch("claimed_executions", entries=keys)
     tasks = [claimed(row) for row in rows]
-    await history(tx, [task for task in tasks if _has_history(task)])
+    await history(tx, [task for task in tasks if has_history(task)])
     return tasks
 
 
-async def ready_keys(
-    tx: Transaction, names: Sequence[tuple[str, str]], amount: int
-) -> list[Key]:
+async def claim_at_once(
+    tx: Transaction, worker: str, names: Sequence[tuple[str, str]], amount: int
+) -> list[ClaimedTask]:
+    """The same in one statement; the histories are still to be read."""
+    rows = await tx.fetch("claim_at_once", names=names, amount=amount, worker=worker)
+    return [claimed(row) for row in rows]
+
+
+async def ready_keys(tx: Transaction, names: Sequence[tuple[str, str]], amount: int) -> list[Key]:
     """Lock ready tasks that no one else has locked."""
     return [
         (row[0], row[1], row[2])
@@ -37,7 +51,7 @@ async def ready_keys(
     ]
 
 
-def _has_history(task: ClaimedTask) -> bool:
+def has_history(task: ClaimedTask) -> bool:
     """A first claim that no event came before has nothing recorded."""
     return task.claim.epoch > 1 or task.wake_sequence > 0 or task.claim.run > 1
 
@@ -49,6 +63,10 @@ async def history(tx: Transaction, tasks: Iterable[ClaimedTask]) -> None:
     }
     if not by_id:
         return
+    for task in by_id.values():  # read from the start when the transaction runs again
+        task.steps.clear()
+        task.attempts.clear()
+        task.events.clear()
     runs = sorted({(t.claim.execution_id, t.claim.run) for t in by_id.values() if not t.claim.step})
     if runs:
         for row in await tx.fetch("history_steps", entries=runs):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from zart.models import Status
+import msgspec
+
+from zart.models import Failure, Status
 from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt
 from zart.scheduler.sql.transaction import Transaction
 from zart.scheduler.sql.transitions.schedule import insert_executions
 
-__all__ = ["commit", "parent_step_row"]
+__all__ = ["commit", "commit_at_once", "parent_step_row", "plain"]
 
 _PARENT_OUTCOME = {
     Status.COMPLETED: "ok",
@@ -26,14 +28,66 @@ _PARENT_OUTCOME = {
 async def commit(tx: Transaction, entries: Sequence[Entry]) -> list[Receipt]:
     """Write what still may be written; gives each entry's receipt."""
     await _lock_parents(tx, entries)
-    receipts = await _fence(tx, entries)
-    accepted = [e for e, r in zip(entries, receipts, strict=True) if r is Receipt.COMMITTED]
-    if accepted:
+    receipts, wakes = await _fence(tx, entries)
+    if Receipt.COMMITTED in receipts:
         batch = _Batch()
-        for entry in accepted:
-            batch.add(entry)
+        for entry, receipt, wake in zip(entries, receipts, wakes, strict=True):
+            if receipt is Receipt.COMMITTED:
+                batch.add(entry, wake)
         await batch.write(tx)
     return receipts
+
+
+def plain(entries: Sequence[Entry]) -> bool:
+    """True when all that is written are steps' rows and ends that concern nobody else."""
+    for entry in entries:
+        end = entry.ending
+        if end is not None and (
+            type(end) is not Finish or end.parent is not None or end.has_steps or end.has_events
+        ):
+            return False
+        if (
+            entry.attempts
+            or entry.distributed
+            or entry.children
+            or entry.taken
+            or entry.erased
+            or entry.unless_woken is not None
+            or entry.claim.step
+        ):
+            return False
+    return True
+
+
+_NO_STEP = (None,) * 7
+_NO_END = (None,) * 6
+
+
+async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool]:
+    """Write plain entries in one statement; gives whether each was written.
+
+    One that was not has lost its claim, or would end an execution that has just got an event:
+    `commit` tells which.
+    """
+    steps: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    others: list[tuple[Any, ...]] = []
+    for number, entry in enumerate(entries):
+        claim, end = entry.claim, entry.ending
+        key = (number, claim.execution_id, claim.run, claim.epoch, 0 if end is None else 1)
+        for row in entry.steps:
+            # One row for a step, however often it comes in this flush: the last.
+            steps[claim.execution_id, claim.epoch, row[2]] = (*key, *row[2:], *_NO_END)
+        if end is not None:
+            others.append((*key, *_NO_STEP, *_end_row(end)))
+        elif not entry.steps:
+            others.append((*key, *_NO_STEP, *_NO_END))
+    rows = await tx.fetch("commit_at_once", entries=[*steps.values(), *others])
+    written = {row[0] for row in rows}
+    return [number in written for number in range(len(entries))]
+
+
+def _end_row(end: Any) -> tuple[Any, ...]:
+    return (end.status, end.output, end.failure, end.attempt, end.crashes, end.started_at)
 
 
 async def _lock_parents(tx: Transaction, entries: Sequence[Entry]) -> None:
@@ -48,21 +102,24 @@ async def _lock_parents(tx: Transaction, entries: Sequence[Entry]) -> None:
         await tx.fetch("lock_executions", entries=[(p,) for p in sorted(parents)])
 
 
-async def _fence(tx: Transaction, entries: Sequence[Entry]) -> list[Receipt]:
+async def _fence(tx: Transaction, entries: Sequence[Entry]) -> tuple[list[Receipt], list[int]]:
+    """Each entry's receipt, and its task's wake sequence as it is under the lock."""
     keys = {(e.claim.execution_id, e.claim.run, e.claim.step) for e in entries}
     rows = await tx.fetch("fence", entries=sorted(keys))
     held = {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
     receipts: list[Receipt] = []
+    wakes: list[int] = []
     for entry in entries:
         claim = entry.claim
-        epoch, wake = held.get((claim.execution_id, claim.run, claim.step), (None, None))
+        epoch, wake = held.get((claim.execution_id, claim.run, claim.step), (None, 0))
+        wakes.append(wake)
         if epoch != claim.epoch:
             receipts.append(Receipt.FENCED)
         elif entry.unless_woken is not None and entry.unless_woken != wake:
             receipts.append(Receipt.WOKEN)
         else:
             receipts.append(Receipt.COMMITTED)
-    return receipts
+    return receipts, wakes
 
 
 class _Batch:
@@ -83,7 +140,7 @@ class _Batch:
         self.mailboxes: list[tuple[str]] = []
         self.countdowns: dict[tuple[str, int], tuple[int, int]] = {}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, wake: int) -> None:
         claim = entry.claim
         for row in entry.steps:
             self.steps[row[0], row[1], row[2]] = row
@@ -97,13 +154,15 @@ class _Batch:
             self.taken.extend((claim.execution_id, seq, by) for seq, by in entry.taken)
         if entry.erased:
             self.erased.extend((claim.execution_id, claim.run, name) for name in entry.erased)
-        match entry.ending:
-            case None:
-                pass
+        if entry.ending is not None:
+            self._end(entry, entry.ending, wake)
+
+    def _end(self, entry: Entry, ending: Park | Finish | FinishStep, wake: int) -> None:
+        match ending:
             case Park() as park:
                 self._park(entry, park)
             case Finish() as finish:
-                self._finish(entry, finish)
+                self._finish(entry, finish, wake)
             case FinishStep() as finish:
                 self._finish_step(entry, finish)
 
@@ -122,7 +181,7 @@ class _Batch:
             )
         )
 
-    def _finish(self, entry: Entry, end: Finish) -> None:
+    def _finish(self, entry: Entry, end: Finish, wake: int) -> None:
         claim = entry.claim
         self.finished.append(
             (
@@ -140,7 +199,7 @@ class _Batch:
             self.runs.append((claim.execution_id, claim.run))
         else:
             self.ended.append((claim.execution_id, claim.run, claim.step))
-        if end.has_events:
+        if wake:  # something was delivered, perhaps after the run last looked
             self.mailboxes.append((claim.execution_id,))
         if end.parent is not None:
             row = parent_step_row(end.parent, end.status, end.output or end.failure)
@@ -168,6 +227,10 @@ class _Batch:
         self.countdowns[execution_id, run] = (ended + 1, failures | failed)
 
     async def write(self, tx: Transaction) -> None:
+        await self._write_steps(tx)
+        await self._write_endings(tx)
+
+    async def _write_steps(self, tx: Transaction) -> None:
         if self.erased:
             await tx.execute("erase_steps", entries=self.erased)
             await tx.execute("erase_attempts", entries=self.erased)
@@ -182,6 +245,8 @@ class _Batch:
             await self._start_children(tx)
         if self.taken:
             await tx.execute("take_events", entries=self.taken)
+
+    async def _write_endings(self, tx: Transaction) -> None:
         if self.parked:
             await tx.execute("park_tasks", entries=sorted(self.parked))
         if self.finished:
@@ -200,12 +265,31 @@ class _Batch:
             )
 
     async def _start_children(self, tx: Transaction) -> None:
-        """A child that is there already was started by a commit whose answer was lost."""
+        """Start children; one that is there already was started by a commit whose answer was lost.
+
+        An id that belongs to another execution is the child's failure: nobody else would tell
+        the parent, which would wait for ever.
+        """
         rows = await tx.fetch("existing_executions", entries=[(c.id,) for c in self.children])
+        owners = {row[0]: (row[3], row[4], row[5]) for row in rows}
+        for child in self.children:  # two that begin at once under one id: the first has it
+            if child.parent is not None and owners.setdefault(child.id, child.parent) != child.parent:
+                await self._refuse_child(tx, child, child.parent)
         known = {row[0] for row in rows}
-        new = [child for child in self.children if child.id not in known]
+        new = {c.id: c for c in self.children if c.id not in known and owners[c.id] == c.parent}
         if new:
-            await insert_executions(tx, new)
+            await insert_executions(tx, list(new.values()))
+
+    async def _refuse_child(
+        self, tx: Transaction, child: NewExecution, parent: tuple[str, int, str]
+    ) -> None:
+        failure = Failure(
+            "ExecutionExistsError",
+            f"the id {child.id!r} belongs to another execution: put the parent's id into it",
+        )
+        row = parent_step_row(parent, Status.FAILED, msgspec.json.encode(failure).decode())
+        await tx.execute("record_steps", entries=[row])
+        self._count_down(parent[0], parent[1], True)
 
 
 def parent_step_row(

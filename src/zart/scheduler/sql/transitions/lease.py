@@ -35,7 +35,13 @@ class WorkerRow(msgspec.Struct, frozen=True):
 
 
 async def register(
-    tx: Transaction, id: str, host: str, process: int, concurrency: int, lock: int | None, lease: int
+    tx: Transaction,
+    id: str,
+    host: str,
+    process: int,
+    concurrency: int,
+    lock: int | None,
+    lease: int,
 ) -> None:
     """Enter a worker. An answer that was lost leaves the row there: then it is renewed."""
     if tx.attempt > 1 and await beat(tx, id, lease, lock, relocked=True):

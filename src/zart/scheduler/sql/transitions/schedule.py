@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from zart.scheduler.entries import NewExecution
 from zart.scheduler.sql.transaction import Row, Transaction
 
@@ -35,11 +37,11 @@ async def schedule(tx: Transaction, executions: Sequence[NewExecution]) -> list[
     for execution in executions:
         earlier = known.get(execution.id)
         if earlier is not None:
-            if (earlier[1], earlier[2]) != (execution.task, execution.input):
+            if not _same(execution, earlier[1], earlier[2]):
                 raise Conflict(execution, earlier[1])
         elif execution.id in first:
             twin = first[execution.id]
-            if (twin.task, twin.input) != (execution.task, execution.input):
+            if not _same(execution, twin.task, twin.input):
                 raise Conflict(execution, twin.task)
         else:
             first[execution.id] = execution
@@ -49,6 +51,15 @@ async def schedule(tx: Transaction, executions: Sequence[NewExecution]) -> list[
     if first:
         await insert_executions(tx, list(first.values()))
     return created
+
+
+def _same(execution: NewExecution, task: str, payload: str) -> bool:
+    """True for the same task with the same input, however its JSON is written."""
+    if execution.task != task:
+        return False
+    return execution.input == payload or bool(
+        msgspec.json.decode(execution.input) == msgspec.json.decode(payload)
+    )
 
 
 async def insert_executions(tx: Transaction, executions: Sequence[NewExecution]) -> None:

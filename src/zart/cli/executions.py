@@ -1,0 +1,189 @@
+"""The commands about single executions: schedule, wait, event, cancel, restart."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from zart.cli import looking
+from zart.cli.command import Cli, ExitCode, command
+from zart.cli.output import printable
+from zart.cli.records import as_record, value_text
+from zart.cli.targets import registry_of
+from zart.errors import DecodeError, PayloadError, UnknownTaskError
+from zart.execution.registry import TaskRegistry
+from zart.models import Execution, Status
+from zart.scheduler.durable import DEFAULT_QUEUE
+from zart.serialization import Serializer
+
+__all__ = ["add_to"]
+
+Id = Annotated[str, typer.Argument(help="The execution's id.", show_default=False)]
+Timeout = Annotated[
+    str | None,
+    typer.Option(help="How long to wait, such as 30s or 5m; for ever unless given."),
+]
+
+
+async def schedule(
+    cli: Cli,
+    name: Annotated[str, typer.Argument(help="The task's name.", show_default=False)],
+    payload: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON]", help="Its input; - reads stdin.", show_default=False),
+    ] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", help="Id and idempotency key; a new UUID unless given.")
+    ] = None,
+    queue: Annotated[str, typer.Option(help="The queue.")] = DEFAULT_QUEUE,
+    priority: Annotated[int, typer.Option(help="Lower goes first.")] = 0,
+    delay: Annotated[str | None, typer.Option(help="Start after this time: 5m, 2h.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Start at this ISO time: 2030-01-31T08:00:00Z.")
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE[:ATTRIBUTE]", help="Check name and input by these."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the result.")] = False,
+    timeout: Timeout = None,
+) -> ExitCode:
+    """Schedule an execution and print its id.
+
+    The same id with the same task and input gives the execution that is there already.
+    """
+    if delay is not None and at is not None:
+        raise ValueError("--delay and --at cannot both say when it starts: give one")
+    if timeout is not None and not wait:
+        raise ValueError("--timeout bounds the waiting: give --wait too")
+    known = registry_of(registry) if registry else None
+    data = _typed(known, name, payload) if known else _json(payload, "the input")
+    async with cli.scheduler(registry=known) as scheduler:
+        handle = await scheduler.schedule(
+            name, data, id=id, queue=queue, priority=priority, delay=delay, at=_moment(at)
+        )
+        if not handle.created:
+            cli.out.note(f"execution {handle.id!r} was there already")
+        if wait:
+            return _report(cli, await scheduler.wait(handle.id, timeout))
+    if cli.out.as_json:
+        cli.out.json({"id": handle.id, "task": name, "created": handle.created})
+    else:
+        cli.out.line(handle.id)
+    return ExitCode.SUCCESS
+
+
+def _json(text: str | None, what: str) -> Any:
+    """The value of a JSON text; nothing given is null."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(_read(text))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PayloadError(
+            f"{what} is no valid JSON: {error}. A JSON string needs its quotes: '\"text\"'"
+        ) from error
+
+
+def _typed(registry: TaskRegistry, name: str, payload: str | None) -> Any:
+    """The input as the task's own type; raises `UnknownTaskError` or `PayloadError`."""
+    handler = registry.find(name)
+    if handler is None:
+        known = ", ".join(n for n in sorted(registry.names) if registry.find(n)) or "none"
+        raise UnknownTaskError(f"no task {name!r} in the registry; it has: {known}")
+    _json(payload, "the input")
+    try:
+        return Serializer().shape(handler.data_type).decode(_read(payload or "null"))
+    except DecodeError as error:
+        raise PayloadError(f"the input does not fit task {name!r}: {error}") from error
+
+
+def _read(text: str) -> str:
+    return sys.stdin.read() if text == "-" else text
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(
+            f"--at {text!r} is no ISO time: write it as 2030-01-31T08:00:00Z"
+        ) from error
+
+
+async def wait(cli: Cli, id: Id, timeout: Timeout = None) -> ExitCode:
+    """Wait until an execution has ended and print its result.
+
+    Exit code 1 when it failed or was cancelled, 2 when it has not ended in time.
+    """
+    async with cli.scheduler() as scheduler:
+        return _report(cli, await scheduler.wait(id, timeout))
+
+
+def _report(cli: Cli, ended: Execution) -> ExitCode:
+    """Print a finished execution's result, or why there is none."""
+    if cli.out.as_json:
+        cli.out.json(as_record(ended))
+    elif ended.status is Status.COMPLETED:
+        cli.out.line(value_text(ended.output))
+    if ended.status is Status.COMPLETED:
+        return ExitCode.SUCCESS
+    cause = f": {ended.failure.type}: {ended.failure.message}" if ended.failure else ""
+    word = "was cancelled" if ended.status is Status.CANCELLED else ended.status.value
+    cli.out.note(printable(f"zart: execution {ended.id!r} {word}{cause}"))
+    return ExitCode.FAILURE
+
+
+async def event(
+    cli: Cli,
+    id: Id,
+    name: Annotated[str, typer.Argument(help="The event's name.", show_default=False)],
+    payload: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON]", help="Its payload; - reads stdin.", show_default=False),
+    ] = None,
+) -> None:
+    """Deliver an event to an execution, before, while or after it waits for it."""
+    data = _json(payload, "the payload")
+    async with cli.scheduler() as scheduler:
+        await scheduler.offer_event(id, name, data)
+    if cli.out.as_json:
+        cli.out.json({"id": id, "event": name, "delivered": True})
+    else:
+        cli.out.line(f"delivered {name} to {id}")
+
+
+async def cancel(cli: Cli, id: Id) -> None:
+    """End an execution as cancelled: no later step of it starts."""
+    async with cli.scheduler() as scheduler:
+        await scheduler.cancel(id)
+        if cli.out.as_json:
+            cli.out.json(as_record(await scheduler.get(id)))
+        else:
+            cli.out.line(f"cancelled {id}")
+
+
+async def restart(cli: Cli, id: Id) -> None:
+    """Begin a new run of an execution from the top; the old run stays as history."""
+    async with cli.scheduler() as scheduler:
+        run = await scheduler.restart(id)
+    if cli.out.as_json:
+        cli.out.json({"id": id, "run": run})
+    else:
+        cli.out.line(f"began run {run} of {id}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Enter this room's commands."""
+    command(app, "schedule", schedule)
+    looking.add_to(app)
+    command(app, "wait", wait)
+    command(app, "event", event)
+    command(app, "cancel", cancel)
+    command(app, "restart", restart)
