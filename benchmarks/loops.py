@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+new_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
-    from uvloop import new_event_loop as _new_loop
+    import uvloop
 
-    NAME = "uvloop"
+    new_loop, NAME = uvloop.new_event_loop, "uvloop"
 except ImportError:
-    from asyncio import new_event_loop as _new_loop
-
-    NAME = "asyncio"
+    new_loop, NAME = asyncio.new_event_loop, "asyncio"
 
 __all__ = ["NAME", "run"]
 
@@ -22,5 +21,5 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a loop of its own."""
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(main)

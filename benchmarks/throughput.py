@@ -19,6 +19,7 @@ CHUNK = 1000
 """Executions scheduled in one transaction."""
 
 begun = 0
+"""Handlers begun in the present run."""
 
 
 @zart.step
@@ -28,7 +29,7 @@ async def nothing() -> None:
 
 @zart.durable("steps")
 async def steps(amount: int) -> None:
-    global begun
+    global begun  # noqa: PLW0603 handlers of one process share nothing else
     begun += 1
     for _ in range(amount):
         await nothing()
@@ -38,7 +39,7 @@ async def worked_off(
     scheduler: zart.DurableScheduler, amount: int, step_count: int, concurrency: int
 ) -> tuple[float, float]:
     """Seconds, and seconds of CPU, from the worker's start until the last end is committed."""
-    global begun
+    global begun  # noqa: PLW0603
     ids: list[str] = []
     for start in range(0, amount, CHUNK):
         chunk = min(CHUNK, amount - start)
@@ -47,7 +48,8 @@ async def worked_off(
     worker = zart.Worker(scheduler, [steps], zart.WorkerConfig(concurrency=concurrency))
     async with worker:
         since, cpu = time.perf_counter(), _cpu()
-        while begun < amount or worker.running:  # a task counts as running until its commit
+        # A task counts as running until its commit.
+        while begun < amount or worker.running:  # noqa: ASYNC110 nothing tells when none runs
             await asyncio.sleep(0.002)
         took, used = time.perf_counter() - since, _cpu() - cpu
     await _check(scheduler, ids)

@@ -8,6 +8,7 @@ import pytest
 
 import zart
 from tests.databases import Database
+from zart.testing import conformance
 from zart.testing.conformance import *  # noqa: F403
 
 
@@ -24,3 +25,16 @@ class OneDatabase:
 @pytest.fixture
 def backend(database: Database) -> OneDatabase:
     return OneDatabase(database.url)
+
+
+def test_every_guarantee_has_a_test() -> None:
+    """Each number of the design's section 4 is named by at least one test of the suite."""
+    named = {
+        number
+        for suite in (getattr(conformance, name) for name in conformance.__all__)
+        for test in vars(suite).values()
+        for mark in getattr(test, "pytestmark", ())
+        if mark.name == "guarantee"
+        for number in mark.args
+    }
+    assert set(range(1, 24)) - named == set()

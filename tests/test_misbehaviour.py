@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ import pytest
 
 import zart
 from tests.databases import Database
-from zart.execution import executor
+from zart.execution import executor, run
 from zart.scheduler import worker as polling
 from zart.testing.conformance.harness import eventually
 
@@ -67,7 +67,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(database: Database, *tasks: Any) -> AsyncIterator[Bench]:
+async def bench(database: Database, *tasks: Any) -> AsyncGenerator[Bench, None]:
     async with zart.connect(database.url) as scheduler:
         await scheduler.migrate()
         async with zart.Worker(scheduler, [good, *tasks], QUICK) as worker:
@@ -148,6 +148,7 @@ async def test_a_keyboard_interrupt_raised_in_a_thread_step_fails_the_step(
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (polling, executor):
         monkeypatch.setattr(module, "GRACE", 0.2)
+    monkeypatch.setattr(run, "UNWINDING", 0.2)
 
 
 async def test_a_step_that_hangs_ends_at_its_timeout(database: Database) -> None:
@@ -312,18 +313,26 @@ async def test_a_handler_that_swallows_its_suspension_for_ever_fails_and_loses_i
 ) -> None:
     """In an endless loop around durable calls, or around anything."""
 
+    ends = asyncio.Event()
+    itself: list[asyncio.Task[Any] | None] = []
+
     @zart.durable
     async def bad() -> None:
-        while True:
+        itself.append(asyncio.current_task())
+        while not ends.is_set():
             try:
-                await zart.sleep("1h")
+                await (zart.sleep("1h") if durable or len(itself) == 1 else ends.wait())
             except BaseException:
-                while not durable:
-                    await asyncio.sleep(0.01)
+                itself.append(None)
 
     async with bench(database, bad) as it:
         error = await it.fails(bad)
         assert error.error_type.endswith("SuspensionSwallowedError")
+        assert it.worker.abandoned == 1
+        ends.set()
+        assert itself[0] is not None
+        itself[0].cancel()
+        await eventually(_of(lambda: it.worker.abandoned), is_true=lambda left: left == 0)
 
 
 # -- what it returns ----------------------------------------------------------------------------

@@ -260,7 +260,8 @@ class FunctionHandler(TaskHandler[Any, Any]):
         self.timeout = timeout
         self.max_retries = max_retries
         self.retry = retry
-        self.data_type = next(iter(parameter_types(function).values()), Any if parameters else None)
+        nothing: Any = Any if parameters else type(None)
+        self.data_type = next(iter(parameter_types(function).values()), nothing)
         self.output_type = return_type(function)
         self.compensation: Callable[[Any, Failure], Awaitable[None]] | None = None
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Crew:
 
 
 @asynccontextmanager
-async def crew(url: str, folder: Path, **settings: Any) -> AsyncIterator[Crew]:
+async def crew(url: str, folder: Path, **settings: Any) -> AsyncGenerator[Crew, None]:
     """A crew without members; those that it has at the end are killed."""
     made = Crew(url, folder, settings)
     try:

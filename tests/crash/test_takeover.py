@@ -124,9 +124,7 @@ async def _supervised(workers: Crew, scheduler: zart.DurableScheduler, execution
     return deaths
 
 
-async def _holder(
-    scheduler: zart.DurableScheduler, workers: Crew, execution: str
-) -> WorkerProcess:
+async def _holder(scheduler: zart.DurableScheduler, workers: Crew, execution: str) -> WorkerProcess:
     """A worker process that is in the middle of an execution's step."""
     holder = workers.start()
     await scheduler.schedule(baton, id=execution)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
+import resource
 import secrets
 import signal
 import sys
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import zart
 from tests.crash.ledger import BEGIN, COMMITTED, END, RAISED, Ledger
+from tests.crash.processes import until
 
 GROUP = 3
 ROUNDS = 3
@@ -150,8 +153,8 @@ async def held(execution: str, step: str) -> str:
         (folder / f"{execution}.held").touch(exist_ok=False)
     except FileExistsError:
         return _ended(execution, step)
-    while not (folder / f"{execution}.release").exists():
-        await asyncio.sleep(0.01)
+    released = folder / f"{execution}.release"
+    await until(lambda: released.exists(), "the test releases the step", seconds=3600)
     return _ended(execution, step)
 
 
@@ -186,16 +189,30 @@ async def errand(seconds: float) -> str:
     return await toil(zart.context().execution_id, seconds)
 
 
-TASKS = (journey, member, baton, poison, errand)
+@zart.step
+async def allocate(amount: int) -> int:
+    return len(bytearray(amount))
+
+
+@zart.durable("greedy")
+async def greedy(amount: int) -> int:
+    return await allocate(amount)
+
+
+TASKS = (journey, member, baton, poison, errand, greedy)
 
 
 async def main(url: str, folder: Path, settings: str) -> None:
     """A worker process: until SIGTERM or SIGINT, or whatever comes before them."""
     _Here.ledger = Ledger(folder)
-    config = zart.WorkerConfig(**json.loads(settings))
+    given = json.loads(settings)
+    if memory := given.pop("memory", None):
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    config = zart.WorkerConfig(**given)
     async with zart.connect(url) as scheduler:
         await zart.Worker(scheduler, TASKS, config).run()
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))

@@ -62,9 +62,7 @@ async def steps() -> None:
     assert_type(await charge_with_rules("visa"), str)
     assert_type(await weigh(Order("o-1", "visa", 1)), float)
     assert_type(await weigh_with_rules(Order("o-1", "visa", 1), precise=True), float)
-    unawaited = charge("visa", 1)
-    assert_type(unawaited, Coroutine[Any, Any, str])
-    await unawaited
+    await assert_type(charge("visa", 1), Coroutine[Any, Any, str])
 
     await charge("visa")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await charge("visa", "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -171,7 +169,7 @@ class Checkout(zart.TaskHandler[Order, str]):
         assert_type(await ctx.step("decorated", charge, data.card, data.total), str)
         assert_type(await ctx.step("decorated-plain", weigh, data), float)
         await ctx.step("few", charge_card, "visa")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
-        await ctx.step("bad", charge_card, 1, 1)  # type: ignore[call-arg]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        await ctx.step("bad", charge_card, 1, 1)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
         handles = [ctx.schedule_step(f"notify-{who}", notify, who) for who in ("buyer", "stock")]
         assert_type(handles, list[zart.StepHandle[None]])

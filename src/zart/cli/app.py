@@ -71,7 +71,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="zart")
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output has heard enough: `zart list | head -1`.

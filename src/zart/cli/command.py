@@ -21,7 +21,6 @@ from zart.scheduler.sql.sqlite import SqliteDatabase
 
 __all__ = ["Cli", "ExitCode", "command"]
 
-_PANEL = "Database and output"
 _PATIENCE = 5.0
 """Seconds until a database that does not answer is reported, instead of being tried again."""
 
@@ -98,72 +97,84 @@ async def _nothing(_: Any) -> None:
 
 
 def command(
-    app: typer.Typer, name: str, body: Callable[..., Any], *, prefix: str = "zart_"
+    app: typer.Typer, name: str, body: Callable[..., Any], *, own_tables: bool = False
 ) -> None:
     """Enter a command.
 
     ``body`` takes a `Cli` and the command's own arguments; it may be async, and gives an exit code
     or None. The shared options are added to its signature here, so that no command repeats them.
+    ``own_tables``: it makes tables of its own, so that no prefix is asked for, and a database has
+    to be named to it, not only be there in the environment.
     """
     hints = get_type_hints(body, include_extras=True)
     own = [
         p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY)
         for p in list(inspect.signature(body).parameters.values())[1:]
     ]
+    shared = _parameters(_options_of_own_tables if own_tables else _options)
 
     def run(**values: Any) -> None:
-        shared = {p.name: values.pop(p.name) for p in _SHARED}
-        cli = Cli(shared["url"], shared["prefix"], shared["schema"], Output(as_json=shared["json"]))
+        given = {p.name: values.pop(p.name) for p in shared}
+        out = Output(as_json=given["json"])
+        cli = Cli(given["url"], given.get("prefix", "zart_"), given["schema"], out)
         code: Any = body(cli, **values)
         if inspect.iscoroutine(code):
             code = asyncio.run(cast("Coroutine[Any, Any, Any]", code))
         if code:
             raise typer.Exit(int(code))
 
-    shared = [p.replace(default=prefix) if p.name == "prefix" else p for p in _SHARED]
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {}
     run.__doc__ = body.__doc__
     app.command(name)(run)
 
 
-def _shared_options(
+Schema = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ZART_SCHEMA",
+        metavar="NAME",
+        help="The tables' schema, where the database has them.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")]
+
+
+def _options(
     *,
     url: Annotated[
         str | None,
-        typer.Option(
-            envvar="ZART_URL", help="The database.", rich_help_panel=_PANEL, show_default=False
-        ),
+        typer.Option(envvar="ZART_URL", metavar="URL", help="The database.", show_default=False),
     ] = None,
     prefix: Annotated[
         str,
         typer.Option(
-            envvar="ZART_PREFIX", help="What the tables' names begin with.", rich_help_panel=_PANEL
+            envvar="ZART_PREFIX", metavar="NAME", help="What the tables' names begin with."
         ),
     ] = "zart_",
-    schema: Annotated[
-        str | None,
-        typer.Option(
-            envvar="ZART_SCHEMA",
-            help="The tables' schema, where the database has them.",
-            rich_help_panel=_PANEL,
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Answer in JSON.", rich_help_panel=_PANEL)
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show an error's traceback.", rich_help_panel=_PANEL)
-    ] = False,
+    schema: Schema = None,
+    json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Only its signature counts: the options of every command."""
 
 
-def _read_shared() -> list[inspect.Parameter]:
-    hints = get_type_hints(_shared_options, include_extras=True)
-    parameters = inspect.signature(_shared_options).parameters.values()
+def _options_of_own_tables(
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The database; a temporary SQLite file unless given."),
+    ] = None,
+    schema: Schema = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Only its signature counts."""
+
+
+def _parameters(options: Callable[..., None]) -> list[inspect.Parameter]:
+    hints = get_type_hints(options, include_extras=True)
+    parameters = inspect.signature(options).parameters.values()
     return [p.replace(annotation=hints[p.name]) for p in parameters]
-
-
-_SHARED = _read_shared()

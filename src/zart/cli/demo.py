@@ -100,7 +100,7 @@ async def _play(
     """The story: schedule, kill in the middle of a step, take over, deliver, finish."""
     order = Order("o-1", "visa", 42)
     handle = await scheduler.schedule(checkout, order, id=EXECUTION)
-    beats.tell(f"scheduled {checkout.name} for {order} as {EXECUTION}")
+    beats.tell(f"scheduled {checkout.name} of order {order.id} as execution {EXECUTION}")
 
     first = await workers.start(printer_seconds=JAMMED)
     beats.tell(f"worker {first.process} started")
@@ -215,4 +215,4 @@ def _say_where(out: Output, place: Place) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Enter this room's commands."""
-    command(app, "demo", demo)
+    command(app, "demo", demo, own_tables=True)

@@ -60,18 +60,17 @@ def _ran_on(evidence: Evidence, function: str) -> list[str]:
 def show(out: Output, evidence: Evidence, found: Sequence[str]) -> None:
     """The timeline as a table, and the verdict."""
     out.line()
-    titles = ["step", "kind", "outcome", "took>", "began>", "in worker"]
+    titles = ["step", "kind", "outcome", "took>", "runs>", "in worker"]
     out.table(titles, [_row(evidence, step) for step in evidence.steps])
     out.line()
-    out.line(f"result: {value_text(evidence.execution.output)}")
-    replays = len(evidence.notes("checkout", "begin"))
+    out.line(f"result: {value_text(evidence.execution.output)}", "bold")
     if found:
         for problem in found:
             out.line(f"WRONG: {problem}", "bold red")
         return
+    replays = len(evidence.notes("checkout", "begin"))
     out.line(
-        f"The workflow's code ran from its top {replays} times; no finished step ran twice.",
-        "bold green",
+        f"The workflow ran from its top {replays} times; no finished step ran twice.", "bold green"
     )
 
 

@@ -22,28 +22,32 @@ from zart.serialization import Serializer
 
 __all__ = ["add_to"]
 
-Id = Annotated[str, typer.Argument(help="The execution's id.", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.", show_default=False)]
 Timeout = Annotated[
     str | None,
-    typer.Option(help="How long to wait, such as 30s or 5m; for ever unless given."),
+    typer.Option(metavar="TIME", help="How long to wait: 30s, 5m; for ever unless given."),
 ]
 
 
 async def schedule(
     cli: Cli,
-    name: Annotated[str, typer.Argument(help="The task's name.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The task's name.", show_default=False)
+    ],
     payload: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="Its input; - reads stdin.", show_default=False),
+        typer.Argument(metavar="JSON", help="Its input; - reads stdin.", show_default=False),
     ] = None,
     id: Annotated[
-        str | None, typer.Option("--id", help="Id and idempotency key; a new UUID unless given.")
+        str | None, typer.Option("--id", metavar="ID", help="Its id; a new UUID unless given.")
     ] = None,
-    queue: Annotated[str, typer.Option(help="The queue.")] = DEFAULT_QUEUE,
-    priority: Annotated[int, typer.Option(help="Lower goes first.")] = 0,
-    delay: Annotated[str | None, typer.Option(help="Start after this time: 5m, 2h.")] = None,
+    queue: Annotated[str, typer.Option(metavar="NAME", help="The queue.")] = DEFAULT_QUEUE,
+    priority: Annotated[int, typer.Option(metavar="N", help="Lower goes first.")] = 0,
+    delay: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start after this time: 5m, 2h.")
+    ] = None,
     at: Annotated[
-        str | None, typer.Option(help="Start at this ISO time: 2030-01-31T08:00:00Z.")
+        str | None, typer.Option(metavar="TIME", help="Start at this ISO time: 2030-01-31T08:00Z.")
     ] = None,
     registry: Annotated[
         str | None,
@@ -99,7 +103,8 @@ def _typed(registry: TaskRegistry, name: str, payload: str | None) -> Any:
     try:
         return Serializer().shape(handler.data_type).decode(_read(payload or "null"))
     except DecodeError as error:
-        raise PayloadError(f"the input does not fit task {name!r}: {error}") from error
+        why = error.__cause__ or error  # the checker's own words, without advice on stored data
+        raise PayloadError(f"the input does not fit task {name!r}: {why}") from error
 
 
 def _read(text: str) -> str:
@@ -136,20 +141,26 @@ def _report(cli: Cli, ended: Execution) -> ExitCode:
         return ExitCode.SUCCESS
     cause = f": {ended.failure.type}: {ended.failure.message}" if ended.failure else ""
     word = "was cancelled" if ended.status is Status.CANCELLED else ended.status.value
-    cli.out.note(printable(f"zart: execution {ended.id!r} {word}{cause}"))
+    text = f"zart: execution {ended.id!r} {word}{cause}"
+    cli.out.note(printable(" ".join(text.split())))
     return ExitCode.FAILURE
 
 
 async def event(
     cli: Cli,
     id: Id,
-    name: Annotated[str, typer.Argument(help="The event's name.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The event's name.", show_default=False)
+    ],
     payload: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="Its payload; - reads stdin.", show_default=False),
+        typer.Argument(metavar="JSON", help="Its payload; - reads stdin.", show_default=False),
     ] = None,
 ) -> None:
-    """Deliver an event to an execution, before, while or after it waits for it."""
+    """Deliver an event to an execution.
+
+    It may come before or while the execution waits for it.
+    """
     data = _json(payload, "the payload")
     async with cli.scheduler() as scheduler:
         await scheduler.offer_event(id, name, data)
@@ -170,7 +181,10 @@ async def cancel(cli: Cli, id: Id) -> None:
 
 
 async def restart(cli: Cli, id: Id) -> None:
-    """Begin a new run of an execution from the top; the old run stays as history."""
+    """Begin a new run of an execution.
+
+    It starts from the top; the old run stays as history.
+    """
     async with cli.scheduler() as scheduler:
         run = await scheduler.restart(id)
     if cli.out.as_json:

@@ -48,9 +48,7 @@ def _row(out: Output, execution: Execution) -> list[Cell]:
         execution.id,
         execution.task,
         _status(execution),
-        f"{length(_now() - execution.created)} ago"
-        if out.terminal
-        else out.moment(execution.created),
+        _created(out, execution),
         length(_took(execution)),
         _remark(execution),
     ]
@@ -84,7 +82,9 @@ def _remark(execution: Execution) -> Cell:
 
 async def status(
     cli: Cli,
-    id: Annotated[str, typer.Argument(help="The execution's id.", show_default=False)],
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="The execution's id.", show_default=False)
+    ],
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the timeline: each step and attempt.")
     ] = False,

@@ -23,8 +23,10 @@ _FORMS = "write module:registry, module:function or only the module, as in `impo
 def registry_of(target: str) -> TaskRegistry:
     """The registry that a target names or makes up; raises `DefinitionError` when it has none."""
     module_name, colon, attribute = target.partition(":")
-    if module_name.endswith(".py") or "/" in module_name or not module_name:
-        raise DefinitionError(f"{target!r} is no module: {_FORMS}, not a file's path")
+    if module_name.endswith(".py") or "/" in module_name:
+        raise DefinitionError(f"{target!r} is a file's path: {_FORMS}")
+    if not module_name or (colon and not attribute):
+        raise DefinitionError(f"{target!r} names nothing: {_FORMS}")
     module = _import(module_name)
     registry = _registry(_look_up(module, attribute), target) if colon else _collect(module)
     if not len(registry):

@@ -34,14 +34,16 @@ def worker(
         ),
     ],
     concurrency: Annotated[
-        int, typer.Option("--concurrency", "-c", min=1, help="Executions that run at once.")
+        int,
+        typer.Option("--concurrency", "-c", metavar="N", min=1, help="Executions at once."),
     ] = 100,
     queue: Annotated[
         list[str] | None,
-        typer.Option("--queue", "-q", help="A queue to work on; may be given several times."),
+        typer.Option("--queue", "-q", metavar="NAME", help="A queue; may be given again."),
     ] = None,
     shutdown_timeout: Annotated[
-        str, typer.Option(help="Time that running executions get to end when the worker stops.")
+        str,
+        typer.Option(metavar="TIME", help="Time for running ones at a stop."),
     ] = "30s",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every detail.")] = False,
 ) -> None:

@@ -106,6 +106,10 @@ async def attempts(
     if earlier is not None:
         number, deadline = earlier.attempt + 1, earlier.deadline_at
         await around.back_off(name, earlier.retry_at, number)
+        if deadline is not None and clock.now_at() >= deadline:
+            # Nobody was there in time; another attempt would begin after the step's end.
+            failure = _no_time_left(msgspec.json.decode(earlier.error, type=Failure))
+            return Ended(Outcome.TIMED_OUT, write_failure(failure))
     elif rules.timeout is not None and not rules.per_attempt:
         deadline = clock.now_at() + int(rules.timeout * 1_000_000)
     while True:
@@ -130,13 +134,8 @@ async def attempts(
             return _ended(around, name, last, failure, number, deadline, started)
         retry_at = clock.now_at() + int(rules.retry.delay(number) * 1_000_000)
         if deadline is not None and retry_at >= deadline:
-            late_failure = Failure(
-                failure.type,
-                f"no time is left for another attempt; the last one failed with {failure.type}:"
-                f" {failure.message}",
-                failure.traceback,
-            )
-            return _ended(around, name, Outcome.TIMED_OUT, late_failure, number, deadline, started)
+            late = _no_time_left(failure)
+            return _ended(around, name, Outcome.TIMED_OUT, late, number, deadline, started)
         _log.info("step %s: attempt %d failed: %s: %s", name, number, failure.type, failure.message)
         row = around.attempt_row(name, number, write_failure(failure), retry_at, deadline, started)
         await around.write(around.entry(attempts=(row,)))
@@ -164,6 +163,14 @@ async def _one_attempt(
     return Ended(Outcome.OK, text, value)
 
 
+def _no_time_left(last: Failure) -> Failure:
+    return Failure(
+        last.type,
+        f"no time is left for another attempt; the last one failed with {last.type}: {last.message}",
+        last.traceback,
+    )
+
+
 def _ended(
     around: Surroundings,
     name: str,
@@ -173,9 +180,7 @@ def _ended(
     deadline: int | None,
     started: int,
 ) -> Ended:
-    """The end of a step without a result; the last of several attempts is kept like the others."""
+    """The end of a step without a result; its last attempt is kept like the others."""
     text = write_failure(failure)
-    rows: tuple[AttemptRow, ...] = ()
-    if number > 1:
-        rows = (around.attempt_row(name, number, text, started, deadline, started),)
-    return Ended(outcome, text, None, rows)
+    row = around.attempt_row(name, number, text, started, deadline, started)
+    return Ended(outcome, text, None, (row,))

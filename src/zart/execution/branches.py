@@ -10,6 +10,7 @@ socket, a lock) may go on by itself, so the run stays in memory until it does.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -86,6 +87,7 @@ class Branches:
     def suspend(self, waiting: Waiting) -> None:
         """Suspend at once: the only branch waits."""
         self.suspended = [waiting]
+        self._on_rest()
         raise Suspension
 
     async def wait(self, waiting: Waiting) -> None:
@@ -118,7 +120,7 @@ class Branches:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._settle)
 
-    def _settle(self) -> None:
+    def _settle(self, *, sure: bool = False) -> None:
         self._scheduled = False
         if self._busy or not self._waiting or self.suspended is not None:
             return
@@ -127,11 +129,14 @@ class Branches:
         resting = {task for _, task in self._waiting.values()}
         for task in (self._root, *self._tasks):
             if (stirring := _stirring(task, resting, set())) is not None:
-                # It has not come to rest; look again when it ends or makes a durable call.
-                if stirring not in self._watched and stirring is not self._root:
-                    self._watched.add(stirring)
-                    stirring.add_done_callback(self._stirred)
+                self._watch(stirring)
                 return
+        if not sure:
+            # A branch that has just ended may still have callbacks to come: its group cancels the
+            # others then, its gather raises. They run before a second look does.
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(functools.partial(self._settle, sure=True))
+            return
         self.suspended = [waiting for waiting, _ in self._waiting.values()]
         self._on_rest()
         if self._root in resting:
@@ -142,6 +147,15 @@ class Branches:
             # Through the structure that the root stands in, which passes it on to the branches;
             # an exception in a branch could be taken for its result (gather's return_exceptions).
             self._root.cancel()
+
+    def _watch(self, stirring: asyncio.Task[Any]) -> None:
+        """Look again when a task that has not come to rest may have."""
+        if _runnable(stirring):
+            self.settle()
+        elif stirring not in self._watched and stirring is not self._root:
+            # When it ends; or before, when it makes a durable call.
+            self._watched.add(stirring)
+            stirring.add_done_callback(self._stirred)
 
     def _stirred(self, task: asyncio.Task[Any]) -> None:
         self._watched.discard(task)
@@ -177,10 +191,16 @@ def _stirring(
     return None
 
 
+def _runnable(task: asyncio.Task[Any]) -> bool:
+    """True for a task that goes on in the loop's next turn."""
+    future = getattr(task, "_fut_waiter", None)
+    return not task.done() and (future is None or future.done())
+
+
 def _awaited(task: asyncio.Task[Any]) -> Iterable[asyncio.Future[Any]] | None:
     """The futures that a task waits for through asyncio's own structures, or None."""
     future = getattr(task, "_fut_waiter", None)
-    if future is None:
+    if future is None or future.done():
         return None
     if asyncio.isfuture(future) and hasattr(future, "get_coro"):  # a task
         return [future]

@@ -98,6 +98,8 @@ class HandlerRun:
         )
         if self._task.crashes > self._ledger.config.max_crashes * (2 if failing else 1):
             return self._settle(run, self._crash_failure(), (), failing=failing is not None)
+        if failing is None and self._is_late(run):
+            return self._settle(run, self._timeout_failure(), (), failing=False)
         timer = None if failing else self._set_deadline(run)
         try:
             return await self._attempt(run, failing.value if failing else None)
@@ -110,7 +112,11 @@ class HandlerRun:
 
     async def _attempt(self, run: Run, failed: str | None) -> Entry | None:
         try:
-            output = await (self._handle(run) if failed is None else self._compensate(run, failed))
+            try:
+                work = self._handle(run) if failed is None else self._compensate(run, failed)
+                output = await work
+            finally:
+                run.unwound()
             if run.branches.suspended is not None and run.stop is None:
                 raise run.swallowed
             if run.stop is not None:
@@ -210,9 +216,17 @@ class HandlerRun:
             return self._settle(run, failure, (attempt_row,), failing=failed is not None)
         due = run.clock.now_at() + int(rules.delay(task.attempt) * 1_000_000)
         attempt_row = self._attempt_row(run, failure, due, failing=failed is not None)
+        deadline = None if failed is not None else self._deadline_at()
+        if deadline is not None and due >= deadline:
+            late = self._timeout_failure(failure)
+            return self._settle(run, late, (attempt_row,), failing=False)
+        again = set(failed_steps(error))
+        # A distributed step counts its attempts by itself: a new life begins at the first again.
+        erased = {name for name in again if run.history.kind_of(name) == "distributed"}
         return run.entry(
             attempts=(attempt_row,),
-            erased=tuple(failed_steps(error)),
+            erased=tuple(erased),
+            retried=tuple(again - erased),
             ending=Park(run.history.wake, task.attempt + 1, due, -1),
         )
 
@@ -264,12 +278,17 @@ class HandlerRun:
             " and restart the execution",
         )
 
-    def _timeout_failure(self) -> Failure:
+    def _timeout_failure(self, last: Failure | None = None) -> Failure:
         limit = self._handler.timeout
         assert limit is not None
+        text = f"the execution did not end within {describe(seconds(limit))} of its first start"
+        if last is None:
+            return Failure("ExecutionTimedOut", text)
         return Failure(
             "ExecutionTimedOut",
-            f"the execution did not end within {describe(seconds(limit))} of its first start",
+            f"{text}: no time is left for another attempt; the last one failed with {last.type}:"
+            f" {last.message}",
+            last.traceback,
         )
 
     # -- the deadline -------------------------------------------------------------------------
@@ -279,6 +298,11 @@ class HandlerRun:
         if limit is None:
             return None
         return self._task.started_at + int(seconds(limit) * 1_000_000)
+
+    def _is_late(self, run: Run) -> bool:
+        """True when the deadline passed while nothing ran: then nothing is run any more."""
+        deadline = self._deadline_at()
+        return deadline is not None and run.clock.now_at() >= deadline
 
     def _set_deadline(self, run: Run) -> asyncio.TimerHandle | None:
         deadline = self._deadline_at()

@@ -16,7 +16,7 @@ from zart.execution.step import StepFunction, StepRules
 from zart.models import Outcome, Recorded
 from zart.scheduler.durable import new_seed
 from zart.scheduler.entries import NewExecution
-from zart.scheduler.naming import checked
+from zart.scheduler.naming import checked, checked_priority
 from zart.serialization import Shape
 
 __all__ = [
@@ -157,8 +157,8 @@ def start_child(
         new = NewExecution(
             id=child,
             task=definition[0],
-            queue=queue,
-            priority=priority,
+            queue=checked(queue, "a queue's name"),
+            priority=checked_priority(priority),
             input=scheduler.encode(data, definition[1], f"the input of {definition[0]!r}"),
             seed=new_seed(),
             chosen_id=True,

@@ -130,6 +130,11 @@ class History:
         record = self._records.get(name)
         return None if record is None else record.outcome
 
+    def kind_of(self, name: str) -> str | None:
+        """The kind of record under a name, None where there is none."""
+        record = self._records.get(name)
+        return None if record is None else record.kind
+
     def open(self, names: Iterable[str]) -> list[str]:
         """Those of the names that have no outcome."""
         return [name for name in names if self.outcome_of(name) is None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 from zart.errors import SuspensionSwallowedError
 from zart.execution.attempts import Ended, attempts, recorded_value
 from zart.execution.branches import Branches, Suspension, Waiting
-from zart.execution.failure import read_failure, step_error
+from zart.execution.failure import read_failure, step_error, write_failure
 from zart.execution.history import History
 from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
-from zart.models import Claim, ClaimedTask, Outcome, Recorded
+from zart.models import Claim, ClaimedTask, Failure, Outcome, Recorded
 from zart.scheduler.entries import AttemptRow, Entry, Receipt, StepRow
 from zart.scheduler.worker import Ledger, Stop
 from zart.serialization import Shape
@@ -28,6 +29,14 @@ current_run: ContextVar[Run | None] = ContextVar("zart_run", default=None)
 
 IN_PLACE = 1.0
 """Seconds up to which a backoff is waited for in place instead of suspending."""
+
+UNWINDING = 30.0
+"""Seconds that a suspended handler may take to unwind: its ``finally`` blocks may do real work."""
+
+_CUT_OFF = Failure("CancelledError", "cut off by the workflow's own code")
+"""The record of a step that was cancelled from outside, not by its own function."""
+
+_log = logging.getLogger("zart.execution")
 
 _SWALLOWED = (
     "execution {!r} is being suspended, and its handler caught the signal for it and went on. The"
@@ -49,7 +58,8 @@ class Run:
         self.serializer = ledger.scheduler.serializer
         self.max_payload = ledger.scheduler.max_payload
         self.history = History(task)
-        self.branches: Branches = Branches(_here(), self._came_to_rest)
+        self._root = _here()
+        self.branches: Branches = Branches(self._root, self._came_to_rest)
         self.stop: Stop | None = None
         self.expired = False
         self.park_rows: list[StepRow] = []
@@ -58,6 +68,7 @@ class Run:
         self.along: list[StepRow] = []
         self._outstanding: list[asyncio.Future[Receipt]] = []
         self._refusals = 0
+        self._unwinding: asyncio.TimerHandle | None = None
         self.end_swallowed: Callable[[], Entry] | None = None
         """Gives the entry that fails a run whose handler cannot be unwound."""
 
@@ -72,7 +83,18 @@ class Run:
         return self.task.seed
 
     def _came_to_rest(self) -> None:
-        """All branches wait: they are unwound now."""
+        """All branches wait: they are unwound now, or given up when that takes too long."""
+
+        def give_up() -> None:
+            self.ledger.abandon(self.claim, self.end_swallowed and self.end_swallowed())
+            self._root.cancel()
+
+        self._unwinding = asyncio.get_running_loop().call_later(UNWINDING, give_up)
+
+    def unwound(self) -> None:
+        """The handler has ended, one way or another."""
+        if self._unwinding is not None:
+            self._unwinding.cancel()
 
     async def refuse(self) -> None:
         """No durable call may run while the handler is unwound."""
@@ -189,6 +211,8 @@ class Run:
         """A recorded step: what the history holds, or the outcome of running it now."""
         recorded = self.history.find(name, kind)
         if recorded is not None and recorded.outcome is not None:
+            if recorded.outcome == Outcome.CANCELLED and recorded.value is not None:
+                await self._cut_off_again(name)
             return self.replay(recorded, shape, rules)
         if self.stopping:
             await self.refuse()
@@ -207,7 +231,8 @@ class Run:
         except asyncio.CancelledError:
             if not self.stopping and self.history.outcome_of(name) is None:
                 # Cancelled by the handler's own code: a replay must take the same branch.
-                row = self.row(name, kind, Outcome.CANCELLED, None, started_at=started)
+                text = write_failure(_CUT_OFF) if _here().cancelling() else None
+                row = self.row(name, kind, Outcome.CANCELLED, text, started_at=started)
                 self.write_soon(self.entry(steps=(row,)))
             raise
         finally:
@@ -215,6 +240,17 @@ class Run:
         if ended.outcome == Outcome.OK:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
+
+    async def _cut_off_again(self, name: str) -> None:
+        """Wait to be cut off, as the first life was: by a timeout, a sibling, or a cancel().
+
+        Its code takes the same branch then. Were the cancellation raised from here, nobody would
+        know it as theirs: ``asyncio.timeout`` would not make a TimeoutError of it.
+        """
+        if self.stopping:
+            await self.refuse()
+        _log.debug("step %s of %s waits to be cut off again", name, self.claim)
+        await asyncio.get_running_loop().create_future()
 
     async def _attempt(
         self, name: str, call: Callable[[], Awaitable[Any]], shape: Shape, rules: StepRules
@@ -233,7 +269,7 @@ class Run:
         """The recorded outcome again: the same value, or the same exception."""
         if recorded.outcome == Outcome.OK:
             return shape.decode(recorded.value or "null")
-        if recorded.outcome == Outcome.CANCELLED and recorded.kind == "step":
+        if recorded.outcome == Outcome.CANCELLED and recorded.kind != "distributed":
             raise asyncio.CancelledError
         assert recorded.outcome is not None
         raise self._error(recorded.name, recorded.outcome, recorded.value, rules)
@@ -354,7 +390,13 @@ class Run:
             self.branches.enter()
 
     def wake(self, fresh: ClaimedTask) -> None:
-        """Take in what has come for a run that waits in place."""
+        """Take in what has come for a run that waits in place.
+
+        Not once it is being suspended: its park must say which wake its waits have seen, so that
+        what comes while it unwinds makes it ready again.
+        """
+        if self.branches.suspended is not None:
+            return
         self.history.refresh(fresh)
         self.branches.look()
 

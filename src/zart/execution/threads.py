@@ -42,9 +42,9 @@ async def in_thread(function: Callable[[], T]) -> T:
         failed: BaseException | None = None
         try:
             result = context.run(function)
-        except (StopIteration, KeyboardInterrupt) as error:
-            # A future cannot carry the one; the other, which no keyboard sends to a thread, would
-            # end the event loop.
+        except (StopIteration, GeneratorExit, KeyboardInterrupt) as error:
+            # A future cannot carry the first, asyncio takes the others for its own; here they are
+            # errors as any other, for no keyboard and no loop sends them to a thread.
             failed = RuntimeError(f"the step's function raised {type(error).__name__}")
             failed.__cause__ = error
         except BaseException as error:

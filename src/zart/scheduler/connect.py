@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -175,12 +176,11 @@ def connect(url: str, **options: Any) -> Connecting:
 
 
 def without_password(url: str) -> str:
-    """A URL that may be shown: its password is left out."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username}:***@{host}").geturl()
+    """A URL that may be shown: its password is left out, however badly the URL is written."""
+    url = re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&#]+", r"\1***", url)
+    before_host, at, host = url.rpartition("@")
+    colon = before_host.find(":", before_host.find("//") + 2 if "//" in before_host else 0)
+    return f"{before_host[:colon]}:***@{host}" if at and colon >= 0 else url
 
 
 def _missing(driver: str, extra: str) -> ImportError:

@@ -31,7 +31,7 @@ from zart.errors import (
 from zart.models import Execution, Status, StepRecord, TaskDefinition, as_microseconds
 from zart.scheduler.entries import Delivery, NewExecution
 from zart.scheduler.journal import Journal
-from zart.scheduler.naming import checked
+from zart.scheduler.naming import checked, checked_priority
 from zart.scheduler.protocol import Scheduler
 from zart.scheduler.results import Results
 from zart.scheduler.sql.transitions.deliver import Answer
@@ -320,11 +320,15 @@ class DurableScheduler:
         delay: Duration | None,
         at: datetime | None,
     ) -> NewExecution:
+        if at is not None and not isinstance(at, datetime):
+            raise TypeError(f"at is a datetime, not {at!r:.80}")
+        if at is not None and delay is not None:
+            raise ValueError("give a delay or a time to start at, not both")
         return NewExecution(
             id=str(uuid_utils.uuid7()) if id is None else checked(id, "an execution id"),
             task=name,
             queue=checked(queue, "a queue's name"),
-            priority=priority,
+            priority=checked_priority(priority),
             input=self.encode(data, data_type, f"the input of task {name!r}"),
             seed=new_seed(),
             chosen_id=id is not None,
@@ -427,6 +431,10 @@ class DurableScheduler:
         before: Execution | None = None,
     ) -> list[Execution]:
         """Executions, newest first; ``before`` continues after the last one of an earlier list."""
+        if limit < 0:
+            raise ValueError(f"limit is a number of executions, not {limit}")
+        if task is not None:
+            checked(task, "a task's name")
         place = (as_microseconds(before.created), before.id) if before else _FAR_FUTURE
         return await self.backend.list(
             task=task or "", status=Status(status) if status else "", amount=limit, before=place
@@ -437,7 +445,8 @@ class DurableScheduler:
 
         Each has its outcome, its value or failure, its times and its failed attempts.
         """
-        number = run or (await self.get(execution_id)).run
+        current = await self.get(execution_id)
+        number = run or current.run
         return await self.backend.timeline(execution_id, number)
 
     async def workers(self) -> Sequence[WorkerRow]:

@@ -108,6 +108,9 @@ class Entry(msgspec.Struct, frozen=True):
     children: tuple[NewExecution, ...] = ()
     taken: tuple[tuple[int, str], ...] = ()
     erased: tuple[str, ...] = ()
+    """Steps that are dropped with all that belongs to them."""
+    retried: tuple[str, ...] = ()
+    """Steps whose outcome is dropped, so that they run again; their failed attempts are kept."""
     unless_woken: int | None = None
     """Refuse the entry when the wake sequence is past this: something came that may change it."""
     ending: Park | Finish | FinishStep | None = None

@@ -6,7 +6,7 @@ import re
 
 from zart.errors import InvalidIdError
 
-__all__ = ["LONGEST", "checked"]
+__all__ = ["LONGEST", "checked", "checked_priority"]
 
 LONGEST = 200
 """Characters."""
@@ -33,4 +33,13 @@ def checked(value: object, what: str) -> str:
         raise InvalidIdError(f"{what} {value!r} has control characters or half a surrogate pair")
     if value != value.strip():
         raise InvalidIdError(f"{what} {value!r} begins or ends with white space: strip it")
+    return value
+
+
+def checked_priority(value: object) -> int:
+    """The value itself, if it can be a priority: a whole number of 32 bits."""
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise ValueError(
+            f"priority must be a whole number of 32 bits, not {value!r:.80}; lower goes first"
+        )
     return value

@@ -79,8 +79,14 @@ class Scheduler(Protocol):
         """
         ...
 
-    async def ready_due(self, amount: int) -> tuple[int, float | None]:
-        """Make due sleepers ready: how many, and seconds until the next one is due."""
+    async def ready_due(
+        self, amount: int, names: Sequence[tuple[str, str]] = ()
+    ) -> tuple[int, float | None, bool]:
+        """Make due sleepers ready: how many, and seconds until the next one is due.
+
+        Says too whether a task of these (queue, task) names may be ready to claim: one query is
+        all that an idle worker costs.
+        """
         ...
 
     async def commit(self, entries: Sequence[Entry]) -> list[Receipt]:

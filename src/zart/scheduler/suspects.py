@@ -1,10 +1,10 @@
-"""Suspects: tasks whose workers died more than once while running them.
+"""Suspects: tasks that are half way to the number of crashes at which they are given up.
 
-One of them may be what kills, the others were only beside it. A dead worker's tasks all count the
-crash, and are claimed together again; so the innocent would reach the limit with the guilty. Hence
-a worker runs one suspect at a time: who is beside it then is not suspected yet, stays so at the
-second crash, and from then on is not beside it any more. A suspect that lives through its
-probation makes room for the next, so a long one holds up no one.
+One of them may be what kills its workers, the others were only beside it. A dead worker's tasks
+all count the crash, and are claimed together again; so the innocent would reach the limit with the
+guilty. Hence a worker runs one suspect at a time: the innocent come half way, and from then on are
+not beside the guilty any more. Those below run at full speed: one crash may be anyone's. A suspect
+that lives through its probation makes room for the next, so a long one holds up no one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from zart.scheduler.entries import Entry, Park
 
 __all__ = ["Suspects"]
 
-SUSPECTED_AFTER = 2
-"""Crashes. The first may be anyone's: a dead worker's executions go on together, at full speed."""
 PROBATION = 5.0
 """Seconds that a suspect runs as the only one."""
 PUT_OFF = (0.2, 0.6)
@@ -30,8 +28,7 @@ class Suspects:
     """Decides which of the claimed tasks a worker may start now."""
 
     def __init__(self, max_crashes: int) -> None:
-        # Where the limit is lower still, so that the innocent stay below it.
-        self._crashes = max(1, min(SUSPECTED_AFTER, max_crashes))
+        self._crashes = max(1, max_crashes // 2)
         self._present: Claim | None = None
         self._free_at = 0.0
 

@@ -33,6 +33,8 @@ __all__ = ["Executor", "Ledger", "RunningTask", "Stop", "Worker", "WorkerConfig"
 _log = logging.getLogger("zart.worker")
 
 CLAIM_BATCH = 128
+GATHER = 0.002
+"""Seconds that a worker with few free slots waits for more before it claims: one claim for many."""
 RECONCILE = 1.0
 """Seconds between looks at whether running tasks are still this worker's."""
 STRAY = 3.0
@@ -154,6 +156,8 @@ class Worker:
         self._suspects = Suspects(self.config.max_crashes)
         self._abandoned: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._hurried = False
+        self._stopped = asyncio.Event()
         self._duties: list[asyncio.Task[None]] = []
         self._ready = Bell()
         self._slot = Bell()
@@ -168,6 +172,7 @@ class Worker:
             on_takeover=self._ready.ring,
         )
         interval = self.config.poll_interval
+        self._enough = min(self.config.concurrency // 8, CLAIM_BATCH // 2)
         self._interval = self._backend.poll_interval if interval is None else seconds(interval)
 
     @property
@@ -183,7 +188,12 @@ class Worker:
     # -- start and stop -----------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to claim and run; raises when the database cannot be reached."""
+        """Begin to claim and run.
+
+        Waits for a database that is not up yet, as every operation does; raises
+        `DatabaseUnavailableError` when it does not come.
+        """
+        await self._backend.workers()
         await self._lease.start()
         wakeups = self.scheduler.wakeups
         await wakeups.attach(self._ready, READY)
@@ -201,10 +211,20 @@ class Worker:
 
         ``timeout`` is the config's ``shutdown_timeout`` unless given.
         """
+        limit = seconds(self.config.shutdown_timeout if timeout is None else timeout)
         if self._stopping:
+            await self._stopped.wait()
             return
         self._stopping = True
-        limit = seconds(self.config.shutdown_timeout if timeout is None else timeout)
+        try:
+            if self._duties:
+                await self._wind_down(limit)
+            await self._lease.stop()
+        finally:
+            self._stopped.set()
+        _log.info("worker %s stopped", self.id)
+
+    async def _wind_down(self, limit: float) -> None:
         claiming, keeping_time, reconciling = self._duties
         # The claim in flight is let finish: what it has claimed is given back below.
         self._ready.ring()
@@ -213,15 +233,24 @@ class Worker:
         keeping_time.cancel()
         if self._running:
             _log.info("worker %s stops: %d tasks have %g s to end", self.id, self.running, limit)
-            await asyncio.wait([task for _, task in self._running.values()], timeout=limit)
+            await self._let_end(time.monotonic() + limit)
         await self._give_back_rest()
         reconciling.cancel()
         await asyncio.gather(keeping_time, reconciling, return_exceptions=True)
         await self._journal.drain()
         for bell in (self._ready, self._woken, self._time):
             self.scheduler.wakeups.detach(bell)
-        await self._lease.stop()
-        _log.info("worker %s stopped", self.id)
+
+    async def _let_end(self, deadline: float) -> None:
+        while self._running and not self._hurried:
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                return
+            await self._slot.wait(rest)
+
+    def _hurry(self) -> None:
+        self._hurried = True
+        self._slot.ring()
 
     async def _give_back_rest(self) -> None:
         rest = dict(self._running)
@@ -230,7 +259,10 @@ class Worker:
         for running, task in rest.values():
             running.stop(Stop.SHUTDOWN)
             task.cancel()
-        await asyncio.wait([task for _, task in rest.values()], timeout=2)
+        _, stubborn = await asyncio.wait([task for _, task in rest.values()], timeout=2)
+        for task in stubborn:
+            self._abandoned.add(task)
+            task.add_done_callback(self._abandoned.discard)
         try:
             await self._backend.give_back(self.id, [c for c in rest if c not in self._ending])
         except Exception as error:
@@ -253,45 +285,56 @@ class Worker:
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT; a second signal gives running tasks back at once."""
         asked = asyncio.Event()
-        hurry = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def signalled() -> None:
-            (hurry if asked.is_set() else asked).set()
+            if asked.is_set():
+                self._hurry()
+            asked.set()
 
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, signalled)
+        starting = asyncio.create_task(self.start())
+        waiting = asyncio.create_task(asked.wait())
         try:
-            await self.start()
-            await asked.wait()
-            stopping = asyncio.create_task(self.stop())
-            hurried = asyncio.create_task(hurry.wait())
-            await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
-            if not stopping.done():
-                for running, task in list(self._running.values()):
-                    running.stop(Stop.SHUTDOWN)
-                    task.cancel()
-            await stopping
-            hurried.cancel()
+            await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await waiting
         finally:
+            # It may still wait for its database: a signal ends that, too.
+            starting.cancel()
+            waiting.cancel()
+            await asyncio.gather(starting, waiting, return_exceptions=True)
+            await self.stop()
             for number in signals:
                 loop.remove_signal_handler(number)
 
     # -- claiming -----------------------------------------------------------------------------
 
     async def _claim_on(self) -> None:
+        gathered = False
         while not self._stopping:
             free = self.config.concurrency - len(self._running)
             if free <= 0:
                 await self._slot.wait(1.0)
             elif not self._lease.valid:
                 await self._ready.wait(0.1)
+            elif free < self._enough and not gathered:
+                gathered = True
+                await asyncio.sleep(GATHER)
+                continue
             elif await self._claim(min(free, CLAIM_BATCH)) == 0:
-                await self._ready.wait(self._interval)
+                # The look of `_keep_time` rings when something is ready.
+                await self._ready.wait(max(self._interval, RECONCILE))
+            gathered = False
+
+    def _names(self) -> list[tuple[str, str]]:
+        return [(queue, name) for queue in self.config.queues for name in self._executor.names]
 
     async def _claim(self, amount: int) -> int:
-        names = [(queue, name) for queue in self.config.queues for name in self._executor.names]
+        names = self._names()
         if not names:
             return 0
         worker = self.id
@@ -344,8 +387,8 @@ class Worker:
 
     def abandon(self, claim: Claim, entry: Entry | None) -> None:
         """Give up on a handler that cannot be stopped: write its end and free its slot."""
-        if claim not in self._running:
-            return
+        if claim not in self._running or claim in self._ending:
+            return  # it has ended after all
         _, task = self._running[claim]
         _log.error(
             "the handler of execution %r does not end although it was stopped: it catches"
@@ -415,13 +458,17 @@ class Worker:
     # -- time ---------------------------------------------------------------------------------
 
     async def _keep_time(self) -> None:
-        """Make sleepers ready when their time has come."""
+        """Make sleepers ready when their time has come, and see whether anything is ready."""
         while not self._stopping:
             pause = self._interval
             try:
-                woken, due = await self._backend.ready_due(500)
+                full = len(self._running) >= self.config.concurrency
+                names = () if full else self._names()
+                woken, due, ready = await self._backend.ready_due(500, names)
                 if woken:
                     self.scheduler.wakeups.ring(READY)
+                elif ready:
+                    self._ready.ring()
                 if due is not None:
                     pause = min(pause, max(due, 0.001))
             except Exception as error:

@@ -81,15 +81,17 @@ class SqlEngine:
             await database.read(lambda tx: claiming.history(tx, old))
         return tasks
 
-    async def ready_due(self, amount: int) -> tuple[int, float | None]:
-        now, due = await self.database.read(claiming.look)
+    async def ready_due(
+        self, amount: int, names: Sequence[tuple[str, str]] = ()
+    ) -> tuple[int, float | None, bool]:
+        now, due, ready = await self.database.read(lambda tx: claiming.look(tx, names))
         self.clock.observe(now)
         if due is None:
-            return 0, None
+            return 0, None, ready
         if due > now:
-            return 0, (due - now) / 1_000_000
+            return 0, (due - now) / 1_000_000, ready
         woken = await self.database.run(lambda tx: claiming.ready_due(tx, amount))
-        return woken, 0.0
+        return woken, 0.0, ready or woken > 0
 
     async def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
         if "commit_at_once" in self.database.statements and committing.plain(entries):
@@ -114,8 +116,11 @@ class SqlEngine:
                 receipts = await committing.commit(tx, [Entry(claim)])
                 if receipts[0] is not Receipt.COMMITTED:
                     raise _FencedOutError
-                if not await tx.execute("record_steps", entries=[row]):
+                # Under the fence nobody else writes this step. A row count would not tell: what an
+                # upsert counts for a row that it leaves alone differs between databases.
+                if await tx.fetch("recorded_steps", entries=[row[:3]]):
                     raise _RecordedAlreadyError
+                await tx.execute("record_steps", entries=[row])
             return Receipt.COMMITTED, None
 
         try:

@@ -9,6 +9,7 @@ reason beside them. What may stand in a statement, besides SQL:
 ``{now}``            the database's time in microseconds
 ``{rows entries: id text, epoch int}``  a batch: the parameter ``entries`` is a list of tuples, and
                      stands in the statement as a table of these columns
+``{join}``           JOIN of a batch with a table that is to be found by its key
 ``{for_update}``, ``{for_share}``, ``{skip_locked}``  locking clauses, empty where there are none
 
 Everything is fitted once, when a scheduler is made; nothing that a user passes in becomes SQL.
@@ -83,6 +84,8 @@ class Wording(msgspec.Struct, frozen=True):
     """Gives the table expression of a batch, taking its placeholder for each value it binds."""
     reuses_parameters: bool
     """True where one placeholder may stand in several places (``$1``), False for ``%s``."""
+    join: str = "JOIN"
+    """Joins a table to a batch; says the order where a planner may mistake it."""
 
 
 class Tables(msgspec.Struct, frozen=True):
@@ -134,6 +137,7 @@ class Statements:
             "for_update": wording.for_update,
             "for_share": wording.for_share,
             "skip_locked": wording.skip_locked,
+            "join": wording.join,
         }
         order: list[str] = []
         batches: set[str] = set()

@@ -88,7 +88,9 @@ class TestLoops:
         async with open_scheduler(backend) as scheduler, working(scheduler, long_loop):
             handle = await scheduler.schedule(long_loop)
             assert await handle.result(timeout="60s") == sum(range(200))
-            assert amounts[3] == amounts[100] == amounts[199]
+            # The mark, and the iteration's own: two steps and a sleep, some on their way yet.
+            assert len(amounts) == 3
+            assert max(amounts.values()) <= 4
             assert [s.name for s in await scheduler.timeline(handle.id)] == ["work"]
 
     @guarantee(16, 19)

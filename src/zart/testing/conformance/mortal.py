@@ -17,7 +17,7 @@ from zart.scheduler.entries import Entry, Receipt
 from zart.scheduler.worker import Stop, WorkerConfig
 from zart.testing.conformance.harness import QUICK
 
-__all__ = ["MortalWorker", "mortal"]
+__all__ = ["MortalWorker", "mortal", "reached"]
 
 
 class MortalWorker(Worker):
@@ -84,3 +84,9 @@ async def mortal(
         yield worker
     finally:
         await worker.crash()
+
+
+async def reached(place: asyncio.Event) -> None:
+    """Wait until the code under test has come to a place; it must within seconds."""
+    async with asyncio.timeout(10):
+        await place.wait()

@@ -4,7 +4,7 @@
 
 -- name: existing_executions
 SELECT e.id, e.task, e.input, e.parent_id, e.parent_run, e.parent_step
-FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;
+FROM {rows entries: id text} AS r {join} {executions} e ON e.id = r.id;
 
 -- name: insert_executions
 INSERT INTO {executions} (id, task, queue, priority, input, run, seed, parent_id, parent_run, parent_step, created_at)
@@ -31,7 +31,7 @@ ON CONFLICT (execution_id, run, step) DO NOTHING;
 INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, input)
 SELECT r.execution_id, r.run, r.step, r.queue, r.task, r.priority, {now}, r.input
 FROM {rows entries: execution_id text, run int, step text, queue text, task text, priority int, input text} AS r
-JOIN {steps} s ON s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.step
+{join} {steps} s ON s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.step
 WHERE s.outcome IS NULL
 ON CONFLICT (execution_id, run, step) DO NOTHING;
 
@@ -39,8 +39,8 @@ ON CONFLICT (execution_id, run, step) DO NOTHING;
 SELECT t.execution_id, t.run, t.step, t.epoch, t.task, t.queue, coalesce(t.input, e.input), e.seed,
        t.attempt, t.crashes, t.wake_seq, t.started_at, {now}, e.parent_id, e.parent_run, e.parent_step
 FROM {rows entries: execution_id text, run int, step text} AS r
-JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-JOIN {executions} e ON e.id = t.execution_id;
+{join} {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+{join} {executions} e ON e.id = t.execution_id;
 
 -- name: claim_tasks
 UPDATE {tasks} AS t
@@ -58,13 +58,13 @@ LIMIT :amount {skip_locked};
 -- name: history_steps
 SELECT s.execution_id, s.name, s.kind, s.position, s.outcome, s.value, s.due_at
 FROM {rows entries: execution_id text, run int} AS r
-JOIN {steps} s ON s.execution_id = r.execution_id AND s.run = r.run;
+{join} {steps} s ON s.execution_id = r.execution_id AND s.run = r.run;
 
 -- name: history_attempts
 -- In order, so that the last row of a step is its last attempt.
 SELECT a.execution_id, a.step, a.attempt, a.retry_at, a.deadline_at, a.error
 FROM {rows entries: execution_id text, run int, run_attempt int} AS r
-JOIN {step_attempts} a
+{join} {step_attempts} a
   ON a.execution_id = r.execution_id AND a.run = r.run AND a.run_attempt = r.run_attempt
 WHERE a.step <> ''
 ORDER BY a.execution_id, a.step, a.attempt;
@@ -72,7 +72,7 @@ ORDER BY a.execution_id, a.step, a.attempt;
 -- name: history_events
 SELECT v.execution_id, v.sequence, v.name, v.payload
 FROM {rows entries: execution_id text} AS r
-JOIN {events} v ON v.execution_id = r.execution_id
+{join} {events} v ON v.execution_id = r.execution_id
 WHERE v.taken_by IS NULL
 ORDER BY v.execution_id, v.sequence;
 
@@ -81,7 +81,7 @@ ORDER BY v.execution_id, v.sequence;
 -- here is the epoch at commit. Id and key alone: a further condition has made planners scan.
 SELECT t.execution_id, t.run, t.step, t.epoch, t.wake_seq
 FROM {rows entries: execution_id text, run int, step text} AS r
-JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+{join} {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 ORDER BY t.execution_id, t.run, t.step
 {for_share};
 
@@ -95,6 +95,13 @@ ON CONFLICT (execution_id, run, name) DO UPDATE
 SET outcome = excluded.outcome, value = excluded.value, finished_at = excluded.finished_at,
     started_at = coalesce(s.started_at, excluded.started_at)
 WHERE s.outcome IS NULL;
+
+-- name: recorded_steps
+-- Those of the steps that have an outcome.
+SELECT s.execution_id, s.run, s.name
+FROM {rows entries: execution_id text, run int, name text} AS r
+{join} {steps} s ON s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.name
+WHERE s.outcome IS NOT NULL;
 
 -- name: record_attempts
 INSERT INTO {step_attempts} (execution_id, run, step, run_attempt, attempt, error, retry_at, deadline_at, started_at, failed_at)
@@ -167,18 +174,18 @@ WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = '';
 -- name: lock_executions
 SELECT t.execution_id, t.run, t.wake_seq
 FROM {rows entries: execution_id text} AS r
-JOIN {tasks} t ON t.execution_id = r.execution_id AND t.step = ''
+{join} {tasks} t ON t.execution_id = r.execution_id AND t.step = ''
 ORDER BY t.execution_id, t.run
 {for_update};
 
 -- name: statuses
 SELECT e.id, e.status
-FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;
+FROM {rows entries: id text} AS r {join} {executions} e ON e.id = r.id;
 
 -- name: delivered
 SELECT v.delivery
 FROM {rows entries: execution_id text, delivery text} AS r
-JOIN {events} v ON v.execution_id = r.execution_id AND v.delivery = r.delivery;
+{join} {events} v ON v.execution_id = r.execution_id AND v.delivery = r.delivery;
 
 -- name: insert_events
 INSERT INTO {events} (execution_id, sequence, delivery, name, payload, created_at)
@@ -204,8 +211,12 @@ UPDATE {tasks} AS t SET ready_at = t.due_at, due_at = NULL, pending = 0
 FROM {rows entries: execution_id text, run int, step text} AS r
 WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.due_at IS NOT NULL;
 
--- name: next_due
-SELECT {now}, min(due_at) FROM {tasks} WHERE due_at IS NOT NULL;
+-- name: look
+-- All that an idle worker asks: the time, the next sleeper, and whether there is work for it.
+SELECT {now}, (SELECT min(d.due_at) FROM {tasks} d WHERE d.due_at IS NOT NULL),
+       EXISTS (SELECT 1 FROM {rows wanted: queue text, task text} AS n
+               {join} {tasks} t ON t.queue = n.queue AND t.task = n.task
+               WHERE t.ready_at IS NOT NULL);
 
 -- name: time
 SELECT {now};
@@ -257,7 +268,7 @@ SELECT e.id, e.task, e.queue, e.status, e.input, e.output, e.failure, e.run,
        e.parent_id, e.created_at, coalesce(e.started_at, t.started_at), e.finished_at, t.due_at,
        t.ready_at
 FROM {rows entries: id text} AS r
-JOIN {executions} e ON e.id = r.id
+{join} {executions} e ON e.id = r.id
 LEFT JOIN {tasks} t ON t.execution_id = e.id AND t.run = e.run AND t.step = '';
 
 -- name: list_executions
@@ -281,7 +292,7 @@ LIMIT :amount;
 -- name: open_waits
 SELECT s.execution_id, s.kind, s.name
 FROM {rows entries: id text, run int} AS r
-JOIN {steps} s ON s.execution_id = r.id AND s.run = r.run
+{join} {steps} s ON s.execution_id = r.id AND s.run = r.run
 WHERE s.outcome IS NULL AND s.kind <> 'loop'
 ORDER BY s.execution_id, s.position;
 
@@ -298,7 +309,7 @@ ORDER BY step, run_attempt, attempt;
 -- name: results
 SELECT e.id, e.status, e.output, e.failure
 FROM {rows entries: id text} AS r
-JOIN {executions} e ON e.id = r.id;
+{join} {executions} e ON e.id = r.id;
 
 -- name: lock_execution_row
 SELECT id, task, queue, priority, status, output, failure, run, attempt, started_at, finished_at, input
@@ -317,7 +328,7 @@ WHERE id = :id;
 
 -- name: parents
 SELECT e.parent_id, e.parent_run, e.parent_step
-FROM {rows entries: id text} AS r JOIN {executions} e ON e.id = r.id;
+FROM {rows entries: id text} AS r {join} {executions} e ON e.id = r.id;
 
 -- name: shift_tasks
 -- For tests: what waits becomes due that much earlier.

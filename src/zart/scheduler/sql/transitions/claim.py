@@ -63,10 +63,10 @@ async def history(tx: Transaction, tasks: Iterable[ClaimedTask]) -> None:
     }
     if not by_id:
         return
-    for task in by_id.values():  # read from the start when the transaction runs again
-        task.steps.clear()
-        task.attempts.clear()
-        task.events.clear()
+    for each in by_id.values():  # read from the start when the transaction runs again
+        each.steps.clear()
+        each.attempts.clear()
+        each.events.clear()
     runs = sorted({(t.claim.execution_id, t.claim.run) for t in by_id.values() if not t.claim.step})
     if runs:
         for row in await tx.fetch("history_steps", entries=runs):
@@ -115,7 +115,8 @@ async def ready_due(tx: Transaction, amount: int) -> int:
     return len(keys)
 
 
-async def look(tx: Transaction) -> tuple[int, int | None]:
-    """The database's time, and the time of the next sleeper to wake."""
-    row = (await tx.fetch("next_due"))[0]
-    return row[0], row[1]
+async def look(tx: Transaction, names: Sequence[tuple[str, str]]) -> tuple[int, int | None, bool]:
+    """The database's time, that of the next sleeper, and whether a task of these names is ready."""
+    # A batch has at least one row; no queue is called by an empty name.
+    row = (await tx.fetch("look", wanted=names or [("", "")]))[0]
+    return row[0], row[1], bool(row[2])

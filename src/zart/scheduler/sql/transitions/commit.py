@@ -52,6 +52,7 @@ def plain(entries: Sequence[Entry]) -> bool:
             or entry.children
             or entry.taken
             or entry.erased
+            or entry.retried
             or entry.unless_woken is not None
             or entry.claim.step
         ):
@@ -132,6 +133,7 @@ class _Batch:
         self.children: list[NewExecution] = []
         self.taken: list[tuple[Any, ...]] = []
         self.erased: list[tuple[str, int, str]] = []
+        self.retried: list[tuple[str, int, str]] = []
         self.parked: list[tuple[Any, ...]] = []
         self.finished: list[tuple[Any, ...]] = []
         self.ended: list[tuple[str, int, str]] = []
@@ -154,6 +156,8 @@ class _Batch:
             self.taken.extend((claim.execution_id, seq, by) for seq, by in entry.taken)
         if entry.erased:
             self.erased.extend((claim.execution_id, claim.run, name) for name in entry.erased)
+        if entry.retried:
+            self.retried.extend((claim.execution_id, claim.run, name) for name in entry.retried)
         if entry.ending is not None:
             self._end(entry, entry.ending, wake)
 
@@ -231,8 +235,9 @@ class _Batch:
         await self._write_endings(tx)
 
     async def _write_steps(self, tx: Transaction) -> None:
+        if self.erased or self.retried:
+            await tx.execute("erase_steps", entries=self.erased + self.retried)
         if self.erased:
-            await tx.execute("erase_steps", entries=self.erased)
             await tx.execute("erase_attempts", entries=self.erased)
             await tx.execute("erase_taken_events", entries=self.erased)
         if self.steps:

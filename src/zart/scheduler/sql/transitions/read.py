@@ -103,12 +103,30 @@ async def timeline(tx: Transaction, execution_id: str, run: int) -> list[StepRec
             )
         )
     rows = await tx.fetch("timeline_steps", execution_id=execution_id, run=run)
-    return [_step(row, tuple(tries.get(row[0], ()))) for row in rows]
+    steps = [_step(row, tuple(tries.pop(row[0], ()))) for row in rows]
+    # A step that waits for its next attempt has no row of its own yet.
+    return steps + [_retrying(run, name, tuple(made)) for name, made in tries.items() if name]
+
+
+def _retrying(run: int, name: str, attempts: tuple[Attempt, ...]) -> StepRecord:
+    return StepRecord(
+        name=name,
+        kind="step",
+        run=run,
+        position=0,
+        outcome=None,
+        value=None,
+        failure=None,
+        started=attempts[0].started,
+        finished=None,
+        due=None,
+        attempts=attempts,
+    )
 
 
 def _step(row: Row, attempts: tuple[Attempt, ...]) -> StepRecord:
     outcome = None if row[4] is None else Outcome(row[4])
-    failed = outcome in (Outcome.FAILED, Outcome.TIMED_OUT) and row[5] is not None
+    failed = outcome not in (None, Outcome.OK) and row[5] is not None
     return StepRecord(
         name=row[0],
         kind=row[1],

@@ -1,0 +1,501 @@
+"""Guarantees 5 to 7: retries, timeouts, and the execution's own retries."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+import zart
+from zart.scheduler.durable import DurableScheduler
+from zart.testing import pass_time
+from zart.testing.conformance.harness import Backend, eventually, guarantee, open_scheduler, working
+from zart.testing.conformance.mortal import mortal, reached
+
+__all__ = ["TestExecutionRetries", "TestStepRetries", "TestTimeouts"]
+
+TEN_HOURS = zart.RetryConfig.fixed(3, "10h")
+
+
+async def is_waiting(scheduler: DurableScheduler, id: str) -> bool:
+    return (await scheduler.get(id)).status is zart.Status.WAITING
+
+
+async def waits(scheduler: DurableScheduler, id: str) -> None:
+    """Return as soon as an execution is suspended."""
+    await eventually(lambda: is_waiting(scheduler, id))
+
+
+class OutOfStockError(Exception):
+    """What a workflow makes of a failed step."""
+
+
+@pytest.mark.asyncio
+class TestStepRetries:
+    """5. Retry counts and backoff survive a crash; each failed attempt is kept."""
+
+    @guarantee(5)
+    async def test_a_short_backoff_waits_in_place(self, backend: Backend) -> None:
+        """A step with a short backoff succeeds in the life it began in; failures are kept."""
+        calls: list[int] = []
+        lives: list[int] = []
+
+        @zart.step(retry=zart.RetryConfig.fixed(3, "10ms"))
+        async def flaky() -> str:
+            calls.append(1)
+            if len(calls) < 3:
+                raise ConnectionError(f"no {len(calls)}")
+            return "ok"
+
+        @zart.durable("short-backoff")
+        async def workflow() -> str:
+            lives.append(1)
+            return await flaky()
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result("10s") == "ok"
+            assert (len(calls), len(lives)) == (3, 1)
+            attempts = (await scheduler.timeline(handle.id))[0].attempts
+            assert [(a.attempt, a.failure.type, a.failure.message) for a in attempts] == [
+                (1, "ConnectionError", "no 1"),
+                (2, "ConnectionError", "no 2"),
+            ]
+            assert all("in flaky" in a.failure.traceback for a in attempts)
+
+    @guarantee(5)
+    async def test_a_long_backoff_suspends(self, backend: Backend) -> None:
+        """A long backoff gives the slot back and goes on with the next attempt when it is over."""
+        calls: list[int] = []
+
+        @zart.step(retry=TEN_HOURS)
+        async def flaky() -> int:
+            calls.append(1)
+            if len(calls) < 3:
+                raise ConnectionError
+            return len(calls)
+
+        @zart.durable("long-backoff")
+        async def workflow() -> int:
+            return await flaky()
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(workflow)
+            async with working(scheduler, workflow) as worker:
+                for attempt in (1, 2):
+                    await waits(scheduler, handle.id)
+                    assert len(calls) == attempt
+                    await eventually(lambda: _has_none_running(worker))
+                    await pass_time(scheduler, "9h")
+                    await asyncio.sleep(0.05)
+                    assert len(calls) == attempt
+                    await pass_time(scheduler, "61m")
+                    await eventually(lambda: _has_made(calls, attempt + 1))
+                assert await handle.result("10s") == 3
+
+    @guarantee(5)
+    async def test_the_count_of_attempts_survives_crashes(self, backend: Backend) -> None:
+        """Two attempts before a crash and two after: the step ends after four, all are kept."""
+        calls: list[int] = []
+        third = asyncio.Event()
+
+        @zart.step(retry=zart.RetryConfig.fixed(3, "10ms"))
+        async def flaky() -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                third.set()
+                await asyncio.Event().wait()  # the crash comes: no attempt that was recorded
+            raise ConnectionError(f"no {len(calls)}")
+
+        @zart.durable("counted")
+        async def workflow() -> str:
+            try:
+                await flaky()
+            except zart.StepFailedError as error:
+                return error.message
+            return ""
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(workflow)
+            async with mortal(scheduler, workflow):
+                await reached(third)
+            async with working(scheduler, workflow):
+                assert await handle.result("10s") == "no 5"
+            assert len(calls) == 5
+            attempts = (await scheduler.timeline(handle.id))[0].attempts
+            assert [(a.attempt, a.failure.message) for a in attempts] == [
+                (1, "no 1"),
+                (2, "no 2"),
+                (3, "no 4"),
+                (4, "no 5"),
+            ]
+
+    @guarantee(5)
+    async def test_the_backoff_survives_a_crash(self, backend: Backend) -> None:
+        """After a crash during a backoff the step waits for the rest of it, not anew or not at all."""
+        calls: list[int] = []
+        in_sibling = asyncio.Event()
+
+        @zart.step(retry=TEN_HOURS)
+        async def flaky() -> str:
+            calls.append(1)
+            if len(calls) < 2:
+                raise ConnectionError
+            return "ok"
+
+        @zart.step
+        async def sibling() -> None:
+            if not in_sibling.is_set():
+                in_sibling.set()
+                await asyncio.Event().wait()
+
+        @zart.durable("crash-in-backoff")
+        async def workflow() -> str:
+            return (await asyncio.gather(flaky(), sibling()))[0]
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(workflow)
+            async with mortal(scheduler, workflow):
+                await reached(in_sibling)
+                await eventually(lambda: _has_attempt(scheduler, handle.id))
+            async with working(scheduler, workflow):
+                await waits(scheduler, handle.id)
+                assert len(calls) == 1
+                await pass_time(scheduler, "11h")
+                assert await handle.result("10s") == "ok"
+
+    @guarantee(5)
+    async def test_an_error_that_is_not_worth_it_is_not_retried(self, backend: Backend) -> None:
+        """The retry rule says which errors count; others end the step at once."""
+        calls: list[int] = []
+
+        @zart.step(retry=zart.RetryConfig.fixed(5, "10ms", never=(KeyError,)))
+        async def flaky() -> None:
+            calls.append(1)
+            raise (ValueError if len(calls) < 2 else KeyError)("gone")
+
+        @zart.durable("choosy")
+        async def workflow() -> str:
+            try:
+                await flaky()
+            except zart.StepFailedError as error:
+                return error.error_type
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result("10s") == "KeyError"
+            assert len(calls) == 2
+
+
+async def _has_none_running(worker: zart.Worker) -> bool:
+    return worker.running == 0
+
+
+async def _has_made(calls: list[int], amount: int) -> bool:
+    return len(calls) >= amount
+
+
+async def _has_attempt(scheduler: DurableScheduler, id: str) -> bool:
+    """True once a failed attempt is recorded: a claim's history would carry it."""
+    return any(step.attempts for step in await scheduler.timeline(id))
+
+
+@pytest.mark.asyncio
+class TestTimeouts:
+    """6. A timeout bounds all attempts together; the execution's bounds everything."""
+
+    @guarantee(6)
+    async def test_a_timeout_bounds_all_attempts_together(self, backend: Backend) -> None:
+        """Attempts that each would fit end with the step's timeout, which no retry follows."""
+        calls: list[int] = []
+
+        @zart.step(timeout="150ms", retry=zart.RetryConfig.fixed(1000, "10ms"))
+        async def slow() -> None:
+            calls.append(1)
+            await asyncio.sleep(0.05)
+            raise ConnectionError
+
+        @zart.durable("bounded")
+        async def workflow() -> str:
+            try:
+                await slow()
+            except zart.StepTimedOutError as error:
+                return error.step
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            begun = time.monotonic()
+            assert await handle.result("10s") == "slow"
+            assert time.monotonic() - begun < 3
+            assert 1 <= len(calls) <= 3
+            assert (await scheduler.timeline(handle.id))[0].outcome == "timed_out"
+
+    @guarantee(6)
+    async def test_per_attempt_bounds_each_one(self, backend: Backend) -> None:
+        """With per_attempt a timed-out attempt is retried, and the last one's end is a timeout."""
+        calls: list[int] = []
+
+        @zart.step(timeout="50ms", per_attempt=True, retry=zart.RetryConfig.fixed(2, "10ms"))
+        async def hang() -> None:
+            calls.append(1)
+            await asyncio.Event().wait()
+
+        @zart.durable("per-attempt")
+        async def workflow() -> str:
+            try:
+                await hang()
+            except zart.StepTimedOutError:
+                return "late"
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result("10s") == "late"
+            assert len(calls) == 3
+
+    @guarantee(6)
+    async def test_a_plain_function_that_blocks_is_bounded_too(self, backend: Backend) -> None:
+        """The thread of a plain def cannot be stopped, but its step ends with the timeout."""
+
+        @zart.step(timeout="50ms")
+        def block() -> None:
+            time.sleep(0.4)
+
+        @zart.durable("blocking")
+        async def workflow() -> str:
+            try:
+                await block()
+            except zart.StepTimedOutError:
+                return "late"
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result("10s") == "late"
+
+    @guarantee(6)
+    async def test_the_deadline_is_recorded_with_the_first_failure(self, backend: Backend) -> None:
+        """The first attempt's deadline still holds in later lives: past it nothing is tried."""
+        calls: list[int] = []
+
+        @zart.step(timeout="11h", retry=TEN_HOURS)
+        async def flaky() -> str:
+            calls.append(1)
+            if len(calls) < 2:
+                raise ConnectionError("first")
+            return "ok"
+
+        @zart.durable("deadline")
+        async def workflow() -> str:
+            try:
+                return await flaky()
+            except zart.StepTimedOutError:
+                return "late"
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(workflow)
+            async with working(scheduler, workflow):
+                await waits(scheduler, handle.id)
+            await pass_time(scheduler, "12h")  # while no worker is there
+            async with working(scheduler, workflow):
+                assert await handle.result("10s") == "late"
+            assert len(calls) == 1
+            assert (await scheduler.timeline(handle.id))[0].outcome == "timed_out"
+
+    @guarantee(6)
+    async def test_a_backoff_past_the_deadline_is_not_waited_for(self, backend: Backend) -> None:
+        """When the next attempt would begin after the deadline, the step times out at once."""
+
+        @zart.step(timeout="1h", retry=TEN_HOURS)
+        async def flaky() -> None:
+            raise ConnectionError("first")
+
+        @zart.durable("no-time-left")
+        async def workflow() -> str:
+            try:
+                await flaky()
+            except zart.StepTimedOutError as error:
+                return str(error)
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert "ConnectionError: first" in await handle.result("10s")
+
+    @guarantee(6)
+    async def test_a_step_costs_no_write_at_its_start(self, backend: Backend) -> None:
+        """While the first attempt of a step with a timeout runs, nothing is recorded of it."""
+        inside, go_on = asyncio.Event(), asyncio.Event()
+
+        @zart.step(timeout="1h", retry=TEN_HOURS)
+        async def step() -> None:
+            inside.set()
+            await go_on.wait()
+
+        @zart.durable("no-first-write")
+        async def workflow() -> None:
+            await step()
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            await reached(inside)
+            assert await scheduler.timeline(handle.id) == []
+            go_on.set()
+            await handle.result("10s")
+
+    @guarantee(6)
+    async def test_the_executions_deadline_stops_a_running_step(self, backend: Backend) -> None:
+        """An execution whose step hangs fails at its deadline, and its worker is free again."""
+
+        @zart.step
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        @zart.durable("hanging", timeout="100ms", max_retries=5)
+        async def workflow() -> None:
+            await hang()
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow) as worker:
+            handle = await scheduler.schedule(workflow)
+            with pytest.raises(zart.ExecutionFailedError, match="did not end within") as failed:
+                await handle.result("10s")
+            assert failed.value.error_type == "ExecutionTimedOut"
+            await eventually(lambda: _has_none_running(worker))
+
+    @guarantee(6)
+    @pytest.mark.parametrize("wait", ["sleep", "event", "backoff", "retry"])
+    async def test_the_executions_deadline_ends_every_wait(
+        self, backend: Backend, wait: str
+    ) -> None:
+        """Sleeps, events and backoffs end with the execution's deadline, in no life after it."""
+        lives: list[int] = []
+
+        @zart.step(retry=TEN_HOURS)
+        async def fail() -> None:
+            raise ConnectionError
+
+        async def body() -> None:
+            lives.append(1)
+            match wait:
+                case "sleep":
+                    await zart.sleep("10h")
+                case "event":
+                    await zart.wait_for_event("never")
+                case "backoff":
+                    await fail()
+                case _:
+                    raise ConnectionError
+
+        retry = zart.RetryConfig.fixed(3, "30m") if wait == "retry" else None
+        workflow = zart.durable(f"waits-{wait}", timeout="1h", retry=retry)(body)
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            await waits(scheduler, handle.id)
+            await pass_time(scheduler, "61m")
+            with pytest.raises(zart.ExecutionFailedError, match="did not end within"):
+                await handle.result("10s")
+            assert len(lives) == 1
+
+
+@pytest.mark.asyncio
+class TestExecutionRetries:
+    """7. An execution's retries keep its steps; only what escaped is tried again."""
+
+    @guarantee(7)
+    @pytest.mark.parametrize("escape", ["plain", "raised-from", "own"])
+    async def test_only_the_failure_that_escaped_is_tried_again(
+        self, backend: Backend, escape: str
+    ) -> None:
+        """Recorded steps stay, also failed ones that were caught; the escaped failure runs again."""
+        calls: list[str] = []
+
+        @zart.step
+        async def charge() -> str:
+            calls.append("charge")
+            return "ch-1"
+
+        @zart.step
+        async def optional() -> None:
+            calls.append("optional")
+            raise ConnectionError("mail is down")
+
+        @zart.step
+        async def ship() -> str:
+            calls.append("ship")
+            if calls.count("ship") == 1 and escape != "own":
+                raise ConnectionError("no truck")
+            return "sent"
+
+        @zart.durable("tried-again", max_retries=1, retry=zart.RetryConfig.fixed(1, "10ms"))
+        async def workflow() -> list[str]:
+            made = [await charge()]
+            try:
+                await optional()
+            except zart.StepFailedError as error:
+                made.append(error.message)
+            try:
+                made.append(await ship())
+            except zart.StepFailedError as error:
+                if escape == "raised-from":
+                    raise OutOfStockError("ship later") from error
+                raise
+            if escape == "own" and zart.context().attempt == 1:
+                raise OutOfStockError("no step's fault")
+            return made
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result("10s") == ["ch-1", "mail is down", "sent"]
+            expected = ["charge", "optional", "ship"] + ([] if escape == "own" else ["ship"])
+            assert calls == expected
+            assert (await handle.get()).attempt == 2
+
+    @guarantee(5, 7)
+    async def test_what_is_tried_again_keeps_its_failed_attempts(self, backend: Backend) -> None:
+        """The attempts of a step that the execution's retry runs again stay in the timeline."""
+        calls: list[int] = []
+
+        @zart.step(retry=zart.RetryConfig.fixed(1, "10ms"))
+        async def flaky() -> None:
+            calls.append(1)
+            if len(calls) < 4:
+                raise ConnectionError(f"no {len(calls)}")
+
+        @zart.durable("kept-attempts", retry=zart.RetryConfig.fixed(1, "10ms"))
+        async def workflow() -> None:
+            await flaky()
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            await handle.result("10s")
+            step = (await scheduler.timeline(handle.id))[0]
+            assert step.outcome == "ok"
+            kept = [(a.run_attempt, a.attempt, a.failure.message) for a in step.attempts]
+            assert kept == [(1, 1, "no 1"), (1, 2, "no 2"), (2, 1, "no 3")]
+
+    @guarantee(7)
+    async def test_the_count_of_runs_tries_survives_a_crash(self, backend: Backend) -> None:
+        """A crash costs no retry and gives none: the run's own tries are counted apart."""
+        lives: list[int] = []
+        in_second = asyncio.Event()
+
+        @zart.durable("run-tries", retry=zart.RetryConfig.fixed(2, "10ms"))
+        async def workflow() -> None:
+            lives.append(zart.context().attempt)
+            if len(lives) == 2:
+                in_second.set()
+                await asyncio.Event().wait()
+            raise ConnectionError(f"life {len(lives)}")
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(workflow)
+            async with mortal(scheduler, workflow):
+                await reached(in_second)
+            async with working(scheduler, workflow):
+                with pytest.raises(zart.ExecutionFailedError, match="life 4"):
+                    await handle.result("10s")
+            assert lives == [1, 2, 2, 3]
+            assert (await handle.get()).crashes == 1

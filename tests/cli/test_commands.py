@@ -1,0 +1,98 @@
+"""Every command as a process, on every database: output, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.command import Zart
+from tests.databases import Database
+
+ORDER = '{"id": "o-1", "total": 21}'
+RECORD = {
+    *("id", "task", "queue", "status", "input", "output", "failure", "run", "attempt", "crashes"),
+    *("priority", "worker", "parent", "waiting_for", "created", "started", "finished", "due"),
+}
+STEP = {
+    *("name", "kind", "run", "outcome", "value", "failure", "started", "finished", "due"),
+    *("seconds", "tries", "attempts"),
+}
+
+
+def test_an_execution_is_led_from_its_schedule_to_its_result(database: Database) -> None:
+    """One execution's whole life can be led from the command line, in words and in JSON."""
+    zart = Zart(database.url)
+    assert zart.json("migrate") == {"applied": ["0001_tables"]}
+    assert zart.succeed("migrate") == "the tables are up to date\n"
+
+    assert zart.succeed("schedule", "print", ORDER, "--id", "p-1", "--registry", "shop") == "p-1\n"
+    again = zart.json("schedule", "print", ORDER, "--id", "p-1")
+    assert again == {"id": "p-1", "task": "print", "created": False}
+    late = zart("wait", "p-1", "--timeout", "50ms")
+    assert (late.returncode, late.stdout) == (2, "")
+
+    with zart.worker("shop:registry", "--concurrency", "2"):
+        zart.succeed("event", "p-1", "ink", "-", given='"blue"')
+        assert zart.succeed("wait", "p-1", "--timeout", "30s") == "o-1: 42 in blue\n"
+
+        failed = zart("schedule", "jam", "--id", "j-1", "--wait", "--timeout", "30s", "--json")
+        assert failed.returncode == 1
+        assert json.loads(failed.stdout)["failure"]["message"].startswith("step 'refuse' failed")
+        assert len(failed.stderr.splitlines()) == 1
+
+    record = zart.json("status", "p-1", "--verbose")
+    assert set(record) == RECORD | {"steps"}
+    assert (record["status"], record["output"]) == ("completed", "o-1: 42 in blue")
+    assert record["input"] == {"id": "o-1", "total": 21}
+    assert [(s["name"], s["outcome"], s["tries"]) for s in record["steps"]] == [
+        ("press", "ok", 1),
+        ("event ink", "ok", 1),
+    ]
+    assert all(set(step) == STEP for step in record["steps"])
+    timeline = zart.succeed("status", "j-1", "--verbose")
+    assert "refuse: attempt 1 failed" in timeline
+    assert "refuse: attempt 2 failed" in timeline
+    assert "\x1b" not in timeline
+
+
+def test_executions_are_listed_cancelled_and_restarted(database: Database) -> None:
+    """What waits can be listed, cancelled and begun anew; a missing one is exit code 3."""
+    zart = Zart(database.url)
+    missing = zart("list")
+    assert missing.returncode == 1
+    assert "`zart migrate`" in missing.stderr
+    zart.succeed("migrate")
+
+    long_id = "a-long-id-" + "x" * 100
+    zart.succeed("schedule", "print", ORDER, "--id", long_id, "--delay", "1h", "--priority", "3")
+    zart.succeed("schedule", "jam", "--id", "j-1")
+    listed = zart.json("list")
+    assert [(e["id"], e["status"]) for e in listed] == [("j-1", "pending"), (long_id, "waiting")]
+    assert set(listed[0]) == RECORD
+    assert [e["id"] for e in zart.json("list", "--task", "print", "--limit", "1")] == [long_id]
+    assert zart.json("list", "--status", "failed") == []
+    plain = zart.succeed("list").splitlines()
+    assert plain[0].split() == ["id", "task", "status", "created", "took", "note"]
+    assert plain[2].split()[:3] == [long_id, "print", "waiting"]
+
+    assert zart.json("cancel", long_id)["status"] == "cancelled"
+    waited = zart("wait", long_id)
+    assert (waited.returncode, waited.stdout) == (1, "")
+    assert "was cancelled" in waited.stderr
+    assert zart("event", long_id, "ink").returncode == 1
+    assert zart.json("restart", long_id) == {"id": long_id, "run": 2}
+    assert zart.json("status", long_id)["run"] == 2
+
+    for words in (("status", "nope"), ("wait", "nope"), ("event", "nope", "x"), ("cancel", "nope")):
+        done = zart(*words)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_migrate_prints_its_sql_and_touches_nothing(database: Database) -> None:
+    """`migrate --print` gives the SQL, with the chosen prefix, and makes no table."""
+    zart = Zart(database.url)
+    printed = zart.succeed("migrate", "--print", "--prefix", "my_")
+    assert "CREATE TABLE" in printed
+    assert "my_executions" in printed
+    assert "zart_" not in printed
+    assert zart("list", "--prefix", "my_").returncode == 1

@@ -1,0 +1,324 @@
+"""What is special to MySQL and MariaDB: batches as JSON, locks, lost connections, interrupted DDL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncmy
+import pytest
+from asyncmy import errors
+
+from tests.databases import Database, mysql_arguments
+from zart.errors import ExecutionExistsError
+from zart.models import Claim
+from zart.scheduler.connect import MySQLScheduler
+from zart.scheduler.entries import Entry, NewExecution, Receipt
+from zart.scheduler.sql.engine import SqlEngine
+from zart.scheduler.sql.migrate import migrations
+from zart.scheduler.sql.mysql import MySQLDatabase
+from zart.scheduler.sql.mysql_url import arguments
+from zart.scheduler.sql.statements import Tables
+from zart.scheduler.sql.transaction import Transaction
+
+pytestmark = pytest.mark.mysql
+
+NAMES = [("default", "checkout")]
+
+
+@asynccontextmanager
+async def engine(database: Database) -> AsyncIterator[SqlEngine]:
+    made = SqlEngine(MySQLDatabase(database.url, Tables()))
+    try:
+        await made.migrate()
+        yield made
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
+async def connection(database: Database) -> AsyncIterator[Any]:
+    """A connection of its own, in autocommit mode, with the server's settings."""
+    made = await asyncmy.connect(**mysql_arguments(database.url))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def query(connection: Any, sql: str) -> list[tuple[Any, ...]]:
+    cursor = connection.cursor()
+    await cursor.execute(sql)
+    return list(await cursor.fetchall() or ())
+
+
+def execution(id: str, *, task: str = "checkout", input: str = "null", **more: Any) -> NewExecution:
+    return NewExecution(
+        id=id, task=task, queue="default", priority=0, input=input, seed=2**62 + 1, **more
+    )
+
+
+async def claim_one(backend: SqlEngine, id: str) -> Claim:
+    await backend.schedule([execution(id)])
+    (task,) = await backend.claim("worker-1", NAMES, 10)
+    return task.claim
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"say": "\\"it\'s\\" 100%s %% \\\\ \\n"}',
+        "é, 漢字, 😀, \u2028 and \x7f",
+        "back\\slash' OR '1'='1",
+        "",
+        " padded ",
+        "null",
+        "x" * 1_500_000,
+    ],
+    ids=["quotes", "unicode", "escape", "empty", "padded", "null", "long"],
+)
+async def test_a_batch_carries_texts_unchanged(mysql_database: Database, text: str) -> None:
+    """What goes through a batch's JSON comes out as it went in, character for character."""
+    async with engine(mysql_database) as backend:
+        claim = await claim_one(backend, "order-1")
+        row = (claim.execution_id, claim.run, "charge", "step", 1, "ok", text, None, 2**62 + 3)
+        assert await backend.commit([Entry(claim, steps=(row,))]) == [Receipt.COMMITTED]
+        (task,) = await backend.refresh([claim])
+        assert task.steps[0].value == text
+        assert task.seed == 2**62 + 1
+
+
+async def test_a_null_in_a_batch_is_no_value(mysql_database: Database) -> None:
+    """A None in a batch is SQL's NULL, and not the JSON text null."""
+    async with engine(mysql_database) as backend:
+        claim = await claim_one(backend, "order-1")
+        row = (claim.execution_id, claim.run, "nap", "sleep", 1, None, None, None, None)
+        await backend.commit([Entry(claim, steps=(row,))])
+        (task,) = await backend.refresh([claim])
+        assert (task.steps[0].outcome, task.steps[0].value) == (None, None)
+
+
+async def test_an_outcome_is_kept_by_the_upsert(mysql_database: Database) -> None:
+    """The upsert's assignments see one another: none of them may change a finished step."""
+    async with engine(mysql_database) as backend:
+        claim = await claim_one(backend, "order-1")
+        for value in ("1", "2"):
+            row = (claim.execution_id, claim.run, "charge", "step", 1, "ok", value, None, 5)
+            await backend.commit([Entry(claim, steps=(row,))])
+        async with connection(mysql_database) as other:
+            rows = await query(other, "SELECT value, started_at FROM zart_steps")
+        assert rows == [("1", 5)]
+
+
+async def test_ids_differ_by_case_and_accent(mysql_database: Database) -> None:
+    """Ids that many collations call equal are different executions."""
+    ids = ["order", "Order", "örder", "o\u0308rder", "order-ß", "order-ss"]
+    async with engine(mysql_database) as backend:
+        assert await backend.schedule([execution(i, chosen_id=True) for i in ids]) == [True] * 6
+        assert {e.id for e in await backend.get(ids)} == set(ids)
+
+
+async def test_a_claim_does_not_lock_what_it_skips(mysql_database: Database) -> None:
+    """While one claim is open, another one gets the next rows, and neither waits."""
+    async with engine(mysql_database) as backend:
+        await backend.schedule([execution(f"order-{i}") for i in range(10)])
+
+        async def pick(tx: Transaction) -> set[str]:
+            rows = await tx.fetch("ready_tasks", names=NAMES, amount=3)
+            found = {row[0] for row in rows}
+            if len(picked) == 0:
+                picked.append(found)
+                await backend.database.run(pick)
+            else:
+                picked.append(found)
+            return found
+
+        picked: list[set[str]] = []
+        await backend.database.run(pick)
+        assert [len(found) for found in picked] == [3, 3]
+        assert not picked[0] & picked[1]
+
+
+async def test_claims_read_the_index_in_its_order(mysql_database: Database) -> None:
+    """Ready rows come from their own stretch of the index, unsorted, however many rows wait."""
+    async with engine(mysql_database) as backend:
+        later = [execution(f"later-{i:04d}", delay=10**10) for i in range(2000)]
+        await backend.schedule(later)
+        await backend.schedule([execution(f"order-{i}") for i in range(5)])
+        async with connection(mysql_database) as other:
+            await query(other, "ANALYZE TABLE zart_tasks")
+            sql = backend.database.statements["ready_tasks"].sql
+            (plan,) = await query(other, "EXPLAIN " + sql % ("'default'", "'checkout'", "10"))
+            read = "SHOW SESSION STATUS LIKE 'Handler_read_next'"
+            before = int((await query(other, read))[0][1])
+            found = await query(other, sql % ("'default'", "'checkout'", "10"))
+            after = int((await query(other, read))[0][1])
+        assert len(found) == 5
+        assert "zart_tasks_ready" in plan
+        assert "filesort" not in str(plan)
+        assert after - before <= len(found) + 1
+
+
+async def test_the_fence_changes_the_row_and_holds_it(mysql_database: Database) -> None:
+    """Galera replicates changes and not locks, so the fence is a change, kept until the commit."""
+    async with engine(mysql_database) as backend:
+        claim = await claim_one(backend, "order-1")
+        async with connection(mysql_database) as other:
+            before = await query(other, "SELECT touched FROM zart_tasks")
+
+            async def fence(tx: Transaction) -> None:
+                keys = [(claim.execution_id, claim.run, claim.step)]
+                rows = await tx.fetch("fence", entries=keys)
+                assert rows[0][3] == claim.epoch
+                locked = await query(other, "SELECT 1 FROM zart_tasks FOR UPDATE SKIP LOCKED")
+                assert locked == []
+
+            await backend.database.run(fence)
+            assert await query(other, "SELECT touched FROM zart_tasks") > before
+
+
+async def test_an_id_taken_in_between_is_found_out(mysql_database: Database) -> None:
+    """An id that another transaction inserts after our look is met as scheduled, not twice."""
+    async with engine(mysql_database) as backend:
+        async with connection(mysql_database) as other:
+            await query(other, "BEGIN")
+            await backend.schedule_within(other, [execution("order-1", chosen_id=True)])
+            ours = asyncio.create_task(backend.schedule([execution("order-1", chosen_id=True)]))
+            await until_one_waits_for_a_lock(other)
+            await query(other, "COMMIT")
+        assert await ours == [False]
+
+
+async def until_one_waits_for_a_lock(connection: Any) -> None:
+    """InnoDB renews this table only for those who have not asked for a tenth of a second."""
+    sql = (
+        "SELECT 1 FROM information_schema.innodb_trx t"
+        " JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
+        " WHERE t.trx_state = 'LOCK WAIT' AND p.db = database()"
+    )
+    async with asyncio.timeout(10):
+        while not await query(connection, sql):
+            await asyncio.sleep(0.15)
+
+
+async def test_an_id_taken_within_a_callers_transaction_is_an_error(
+    mysql_database: Database,
+) -> None:
+    """The caller's transaction may not see the id that it collides with; it is told to try again."""
+    async with engine(mysql_database) as backend, connection(mysql_database) as other:
+        await query(other, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await query(other, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        await backend.schedule([execution("order-1")])
+        with pytest.raises(ExecutionExistsError):
+            await backend.schedule_within(other, [execution("order-1", chosen_id=True)])
+
+
+async def test_a_killed_connection_is_replaced(mysql_database: Database) -> None:
+    """Connections that the server has cut are not handed out again; the call goes through."""
+    async with engine(mysql_database) as backend, connection(mysql_database) as other:
+        await backend.schedule([execution("order-1")])
+        own = (await query(other, "SELECT connection_id()"))[0][0]
+        sql = "SELECT id FROM information_schema.processlist WHERE db = database()"
+        for (number,) in await query(other, sql):
+            if number != own:
+                await query(other, f"KILL {number}")
+        await backend.schedule([execution("order-2")])
+        assert len(await backend.get(["order-1", "order-2"])) == 2
+
+
+async def test_a_cancelled_statement_costs_its_connection_alone(mysql_database: Database) -> None:
+    """A caller that gives up in the middle of an answer leaves nothing behind for the next one."""
+    async with engine(mysql_database) as backend, connection(mysql_database) as other:
+        await claim_one(backend, "order-1")
+        await query(other, "BEGIN")
+        await query(other, "SELECT 1 FROM zart_tasks FOR UPDATE")
+        waits = asyncio.create_task(backend.cancel("order-1"))
+        await until_one_waits_for_a_lock(other)
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        await query(other, "ROLLBACK")
+        for _ in range(10):
+            assert [e.id for e in await backend.get(["order-1"])] == ["order-1"]
+        (found,) = await backend.get(["order-1"])
+        assert found.status != "cancelled"
+
+
+async def test_a_session_sees_that_its_connection_is_gone(mysql_database: Database) -> None:
+    """A lease's session is known as broken when the server cuts it, without a query."""
+    async with engine(mysql_database) as backend, connection(mysql_database) as other:
+        async with backend.database.session() as session:
+            assert await session.hold(7)
+            assert await session.released([7, 8]) == {8}
+            sql = "SELECT id FROM information_schema.processlist WHERE id = IS_USED_LOCK('{}')"
+            ((number,),) = await query(other, sql.format("zart-worker-7"))
+            await query(other, f"KILL {number}")
+            async with asyncio.timeout(5):
+                while not session.broken:
+                    await asyncio.sleep(0.01)
+        async with backend.database.session() as session:
+            assert await session.released([7]) == {7}
+
+
+async def test_an_interrupted_migration_is_resumed(mysql_database: Database) -> None:
+    """DDL commits by itself, so a migration that was cut off anywhere is finished by the next."""
+    (first, *_) = migrations("mysql", Tables())
+    async with connection(mysql_database) as other:
+        for statement in first.statements()[:3]:
+            await query(other, statement)
+    async with engine(mysql_database) as backend:
+        await claim_one(backend, "order-1")
+        assert await backend.migrate() == []
+
+
+async def test_several_processes_may_migrate_at_once(mysql_database: Database) -> None:
+    """One of them applies each migration, the others find it applied."""
+    engines = [SqlEngine(MySQLDatabase(mysql_database.url, Tables())) for _ in range(4)]
+    applied = await asyncio.gather(*(each.migrate() for each in engines))
+    assert sorted(map(len, applied)) == [0, 0, 0, 1]
+    for each in engines:
+        await each.close()
+
+
+async def test_only_an_open_transaction_is_joined(mysql_database: Database) -> None:
+    """A connection in autocommit mode is refused: its schedule would not be undone."""
+    async with engine(mysql_database) as backend, connection(mysql_database) as other:
+        with pytest.raises(ValueError, match="no open transaction"):
+            await backend.schedule_within(other, [execution("order-1")])
+        with pytest.raises(TypeError, match="asyncmy"):
+            await backend.schedule_within(object(), [execution("order-1")])
+        await query(other, "BEGIN")
+        await backend.schedule_within(other, [execution("order-1")])
+        await query(other, "ROLLBACK")
+        assert await backend.get(["order-1"]) == []
+
+
+def test_a_url_is_read_in_all_its_parts() -> None:
+    """Percent-encoding is undone in every part, and what is missing has its usual value."""
+    read = arguments("mysql://an%40na:p%2Fw%C3%A9@db.example:3307/sh%20op?connect_timeout=3")
+    assert read == {
+        "host": "db.example",
+        "port": 3307,
+        "user": "an@na",
+        "password": "p/wé".encode(),
+        "database": "sh op",
+        "connect_timeout": 3.0,
+    }
+
+
+@pytest.mark.parametrize("url", ["mysql://root@localhost", "mysql://root@localhost/"])
+async def test_a_url_without_a_database_is_refused(url: str) -> None:
+    """The message shows the form that a URL has."""
+    with pytest.raises(ValueError, match="names no database: write mysql://"):
+        await MySQLScheduler.connect(url)
+
+
+@pytest.mark.parametrize(
+    "number", [1205, 1213, 2006, 2013, 2003, 1040, 1053, 1047, 1290, 1836, 1021]
+)
+def test_errors_that_may_pass_are_tried_again(number: int) -> None:
+    """Deadlocks, lost connections, a server that stops or has no room: the transaction runs again."""
+    database = MySQLDatabase("mysql://root@localhost/shop", Tables())
+    assert database.transient(errors.OperationalError(number, "it may pass"))
+    assert not database.transient(errors.ProgrammingError(1146, "no such table"))
