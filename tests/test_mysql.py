@@ -1,4 +1,4 @@
-"""What is special to MySQL and MariaDB: batches as JSON, locks, lost connections, interrupted DDL."""
+"""What is special to MySQL and MariaDB: JSON batches, locks, lost connections, cut-off DDL."""
 
 from __future__ import annotations
 
@@ -199,14 +199,16 @@ async def until_one_waits_for_a_lock(connection: Any) -> None:
         " WHERE t.trx_state = 'LOCK WAIT' AND p.db = database()"
     )
     async with asyncio.timeout(10):
-        while not await query(connection, sql):
+        while True:
+            if await query(connection, sql):
+                return
             await asyncio.sleep(0.15)
 
 
 async def test_an_id_taken_within_a_callers_transaction_is_an_error(
     mysql_database: Database,
 ) -> None:
-    """The caller's transaction may not see the id that it collides with; it is told to try again."""
+    """The caller's transaction may not see the id that it collides with; it is told so."""
     async with engine(mysql_database) as backend, connection(mysql_database) as other:
         await query(other, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await query(other, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
@@ -255,7 +257,9 @@ async def test_a_session_sees_that_its_connection_is_gone(mysql_database: Databa
             ((number,),) = await query(other, sql.format("zart-worker-7"))
             await query(other, f"KILL {number}")
             async with asyncio.timeout(5):
-                while not session.broken:
+                while True:
+                    if session.broken:
+                        break
                     await asyncio.sleep(0.01)
         async with backend.database.session() as session:
             assert await session.released([7]) == {7}
@@ -318,7 +322,7 @@ async def test_a_url_without_a_database_is_refused(url: str) -> None:
     "number", [1205, 1213, 2006, 2013, 2003, 1040, 1053, 1047, 1290, 1836, 1021]
 )
 def test_errors_that_may_pass_are_tried_again(number: int) -> None:
-    """Deadlocks, lost connections, a server that stops or has no room: the transaction runs again."""
+    """Deadlocks, lost connections, a server without room: the transaction runs again."""
     database = MySQLDatabase("mysql://root@localhost/shop", Tables())
     assert database.transient(errors.OperationalError(number, "it may pass"))
     assert not database.transient(errors.ProgrammingError(1146, "no such table"))

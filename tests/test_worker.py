@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import threading
 import time
@@ -272,7 +271,7 @@ async def test_nothing_is_left_after_a_worker_has_stopped(
     assert asyncio.all_tasks() == {asyncio.current_task()}
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert [name for name in left if name.startswith("zart") and name != "zart-step"] == []
-    assert [name for name in os.listdir(tmp_path) if "-worker-" in name] == []
+    assert _lock_files(tmp_path) == []
 
 
 async def test_an_execution_that_spends_all_memory_fails_alone(
@@ -294,6 +293,10 @@ async def test_an_execution_that_spends_all_memory_fails_alone(
             await other.result(timeout="30s")
         assert process.alive
         assert await process.stop() == 0, workers.logs()
+
+
+def _lock_files(folder: Path) -> list[Path]:
+    return list(folder.glob("*-worker-*"))
 
 
 def _of(function: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:

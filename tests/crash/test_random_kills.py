@@ -21,7 +21,7 @@ _log = logging.getLogger("tests.crash")
 
 EXECUTIONS = 200
 KILLS = 12
-"""Kills that found step functions at work; more executions are scheduled until there were so many."""
+"""Kills that found step functions at work; executions are scheduled until there were so many."""
 AT_ONCE = 60
 PROCESSES = 3
 

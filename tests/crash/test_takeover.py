@@ -79,7 +79,7 @@ async def test_a_worker_that_stood_still_beyond_its_lease_writes_nothing_and_goe
         assert set(story.values("first", "carry", COMMITTED)) == {result[1]}
         assert result[1] == _ends(other, "first", "carry")[0]
         assert (await scheduler.result("first")) == result
-        assert [v for v in story.values("first", "finish")] == [result[2]]
+        assert story.values("first", "finish") == [result[2]]
         assert not list(story.violations())
         assert await _name_of(scheduler, sleeper) != name
         assert (await scheduler.get("first")).crashes == 1

@@ -154,7 +154,7 @@ async def held(execution: str, step: str) -> str:
     except FileExistsError:
         return _ended(execution, step)
     released = folder / f"{execution}.release"
-    await until(lambda: released.exists(), "the test releases the step", seconds=3600)
+    await until(released.exists, "the test releases the step", seconds=3600)
     return _ended(execution, step)
 
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import typer
 
 from zart.cli.command import ExitCode
-from zart.errors import ExecutionNotFoundError, MigrationError, WaitTimedOutError, ZartError
+from zart.errors import ExecutionNotFoundError, WaitTimedOutError, ZartError
 
 __all__ = ["exit_code", "in_words"]
 
 # Typer's errors of usage have this ancestor, whichever click the installed typer carries.
 _USAGE: Any = typer.BadParameter.__mro__[1]
-
-_MISSING_TABLES = (
-    "no such table",  # SQLite
-    "UndefinedTableError",  # PostgreSQL
-    "(1146,",  # MySQL
-)
 
 
 def exit_code(error: Exception) -> ExitCode:
@@ -35,8 +28,6 @@ def in_words(error: Exception) -> str:
     """What happened and what to do about it, in one line."""
     if isinstance(error, _USAGE):
         return _usage(error)
-    if not isinstance(error, ZartError) and any(map(_tells_of_missing_tables, _chain(error))):
-        error = MigrationError("zart's tables are not in this database: run `zart migrate` first")
     if isinstance(error, ZartError | ValueError | ImportError | typer.Abort):
         text = str(error) or type(error).__name__
     else:
@@ -50,13 +41,3 @@ def _usage(error: Any) -> str:
     command = context.command_path if context is not None else "zart"
     return f"{message.rstrip('.')}; `{command} --help` tells more"
 
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _tells_of_missing_tables(error: BaseException) -> bool:
-    words = f"{type(error).__name__} {error}"
-    return any(sign in words for sign in _MISSING_TABLES)

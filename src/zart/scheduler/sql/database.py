@@ -11,11 +11,11 @@ import logging
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeVar
 
-from zart.errors import DatabaseUnavailableError
+from zart.errors import DatabaseUnavailableError, MigrationError
 from zart.scheduler.sql.statements import Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Transaction, Work
 from zart.scheduler.sql.transitions.schedule import RaceLostError
@@ -100,15 +100,36 @@ class Database(ABC):
         ``patience`` bounds the time in seconds; None tries for ever. Raises
         `DatabaseUnavailableError` when it runs out.
         """
-        return await patiently(self._run_once, self.transient, work, patience)
+        with self.telling():
+            return await patiently(self._run_once, self.transient, work, patience)
 
     async def run_alone(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
         """Run work of one statement, which is a transaction by itself where that saves anything."""
-        return await patiently(self._run_alone_once, self.transient, work, patience)
+        with self.telling():
+            return await patiently(self._run_alone_once, self.transient, work, patience)
 
     async def read(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
         """Run a transaction that only reads; it may not wait for writers."""
-        return await patiently(self._read_once, self.transient, work, patience)
+        with self.telling():
+            return await patiently(self._read_once, self.transient, work, patience)
+
+    @contextmanager
+    def telling(self) -> Generator[None, None, None]:
+        """Says what to do about errors of the driver that have one known cause."""
+        try:
+            yield
+        except Exception as error:
+            if not self.lacks_tables(error):
+                raise
+            raise MigrationError(
+                f"zart's tables are missing in this database, or older than this package needs"
+                f" ({error}): run `zart migrate`, or `await scheduler.migrate()` at start, with the"
+                " same prefix and schema"
+            ) from error
+
+    @abstractmethod
+    def lacks_tables(self, error: BaseException) -> bool:
+        """True for the driver's error about a table or column that is not there."""
 
     @abstractmethod
     async def _run_once(self, work: Work[T], attempt: int) -> T: ...

@@ -193,8 +193,9 @@ class SqlEngine:
 
     @asynccontextmanager
     async def lease_session(self) -> AsyncGenerator[LeaseSession, None]:
-        async with self.database.session() as session:
-            yield _SqlLeaseSession(session)
+        with self.database.telling():
+            async with self.database.session() as session:
+                yield _SqlLeaseSession(session)
 
     async def close(self) -> None:
         await self.database.close()

@@ -159,6 +159,10 @@ class MySQLDatabase(Database):
         async with self._readers.acquire() as connection, asyncio.timeout(STATEMENT_SECONDS):
             return await work(_MySQLTransaction(connection, self.statements, attempt))
 
+    def lacks_tables(self, error: BaseException) -> bool:
+        # unknown table, unknown column
+        return isinstance(error, errors.MySQLError) and error.args[:1] in ((1146,), (1054,))
+
     def transient(self, error: BaseException) -> bool:
         if isinstance(error, errors.InterfaceError):
             return True  # asyncmy's word for a connection that is closed

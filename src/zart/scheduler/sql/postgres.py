@@ -119,6 +119,14 @@ class PostgresDatabase(Database):
         async with self._pool.acquire(timeout=30) as connection:
             yield connection
 
+    def lacks_tables(self, error: BaseException) -> bool:
+        # undefined table, column, schema
+        return isinstance(error, asyncpg.PostgresError) and error.sqlstate in (
+            "42P01",
+            "42703",
+            "3F000",
+        )
+
     def transient(self, error: BaseException) -> bool:
         if isinstance(error, asyncpg.PostgresError):
             return str(getattr(error, "sqlstate", "")).startswith(_TRANSIENT)

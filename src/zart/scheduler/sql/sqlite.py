@@ -74,6 +74,11 @@ class SqliteDatabase(Database):
     async def _read_once(self, work: Work[T], attempt: int) -> T:
         return await self._reader.run(work, attempt)
 
+    def lacks_tables(self, error: BaseException) -> bool:
+        return isinstance(error, apsw.SQLError) and str(error).startswith(
+            ("no such table", "no such column", "SQLError: no such table")
+        )
+
     def transient(self, error: BaseException) -> bool:
         return isinstance(
             error,

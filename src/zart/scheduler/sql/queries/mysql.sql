@@ -39,13 +39,13 @@ SET t.worker = :worker, t.epoch = t.epoch + 1, t.ready_at = NULL, t.due_at = NUL
 -- name: ready_names
 -- Those of a worker's names that have something ready, with the head of each: the probes that
 -- lock are made for these alone.
-SELECT n.queue, n.task, t.priority, t.ready_at
+SELECT n.queue, n.task,
+       (SELECT h.priority FROM {tasks} h WHERE h.queue = n.queue AND h.ready_task = n.task
+        ORDER BY h.priority, h.ready_at LIMIT 1) AS priority,
+       (SELECT h.ready_at FROM {tasks} h WHERE h.queue = n.queue AND h.ready_task = n.task
+        ORDER BY h.priority, h.ready_at LIMIT 1) AS ready_at
 FROM {rows names: queue text, task text} AS n
-STRAIGHT_JOIN {tasks} t ON (t.execution_id, t.run, t.step) = (
-    SELECT h.execution_id, h.run, h.step FROM {tasks} h
-    WHERE h.queue = n.queue AND h.ready_task = n.task
-    ORDER BY h.priority, h.ready_at LIMIT 1
-);
+HAVING priority IS NOT NULL AND ready_at IS NOT NULL;
 
 -- name: ready_tasks
 -- One name: a locking read locks what it scans, so its order must be the index's, and MariaDB has
