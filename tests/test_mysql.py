@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncmy
 import pytest
@@ -29,7 +29,7 @@ NAMES = [("default", "checkout")]
 
 
 @asynccontextmanager
-async def engine(database: Database) -> AsyncIterator[SqlEngine]:
+async def engine(database: Database) -> AsyncGenerator[SqlEngine, None]:
     made = SqlEngine(MySQLDatabase(database.url, Tables()))
     try:
         await made.migrate()
@@ -39,9 +39,9 @@ async def engine(database: Database) -> AsyncIterator[SqlEngine]:
 
 
 @asynccontextmanager
-async def connection(database: Database) -> AsyncIterator[Any]:
+async def connection(database: Database) -> AsyncGenerator[Any, None]:
     """A connection of its own, in autocommit mode, with the server's settings."""
-    made = await asyncmy.connect(**mysql_arguments(database.url))
+    made = await cast("Any", asyncmy).connect(**mysql_arguments(database.url))
     try:
         yield made
     finally:

@@ -166,7 +166,8 @@ async def _one_attempt(
 def _no_time_left(last: Failure) -> Failure:
     return Failure(
         last.type,
-        f"no time is left for another attempt; the last one failed with {last.type}: {last.message}",
+        f"no time is left for another attempt; the last one failed with {last.type}:"
+        f" {last.message}",
         last.traceback,
     )
 

@@ -140,8 +140,8 @@ class Branches:
         self.suspended = [waiting for waiting, _ in self._waiting.values()]
         self._on_rest()
         if self._root in resting:
-            for future, (_, task) in self._waiting.items():
-                if task is self._root:
+            for future, (_, branch) in self._waiting.items():
+                if branch is self._root:
                     future.set_exception(Suspension())
         else:
             # Through the structure that the root stands in, which passes it on to the branches;

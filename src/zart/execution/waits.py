@@ -114,7 +114,8 @@ async def _time_out(run: Run, name: str, due_at: int) -> bool:
         run.lose()
     if receipt is Receipt.WOKEN:
         await run.refresh()
-        return False
+        # A COMMIT whose answer was lost may have recorded it before the wake came.
+        return run.history.outcome_of(name) == Outcome.TIMED_OUT
     run.history.add(Recorded(name, "event", run.history.position, Outcome.TIMED_OUT, None, due_at))
     return True
 

@@ -318,7 +318,7 @@ class DurableScheduler:
         queue: str,
         priority: int,
         delay: Duration | None,
-        at: datetime | None,
+        at: Any,
     ) -> NewExecution:
         if at is not None and not isinstance(at, datetime):
             raise TypeError(f"at is a datetime, not {at!r:.80}")

@@ -137,7 +137,8 @@ class MySQLDatabase(Database):
 
     async def _connect(self, *, autocommit: bool = False) -> Any:
         flags = CLIENT.FOUND_ROWS | int(self._arguments.get("client_flag", 0))
-        connection = await asyncmy.connect(
+        connecting = cast("Any", asyncmy).connect
+        connection = await connecting(
             **{**self._arguments, "client_flag": flags, "autocommit": autocommit}
         )
         try:

@@ -121,7 +121,7 @@ class PostgresDatabase(Database):
 
     def lacks_tables(self, error: BaseException) -> bool:
         # undefined table, column, schema
-        return isinstance(error, asyncpg.PostgresError) and error.sqlstate in (
+        return isinstance(error, asyncpg.PostgresError) and getattr(error, "sqlstate", None) in (
             "42P01",
             "42703",
             "3F000",

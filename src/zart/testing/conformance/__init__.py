@@ -26,38 +26,43 @@ pytest.register_assert_rewrite(
             "retries",
             "scheduling",
             "steps",
+            "transactions",
             "waiting",
         )
     )
 )
 
+from zart.testing.conformance import (  # noqa: E402
+    branches,
+    fanout,
+    loops,
+    ownership,
+    refusals,
+    retries,
+    scheduling,
+    steps,
+    transactions,
+    waiting,
+)
 from zart.testing.conformance.branches import *  # noqa: E402, F403
-from zart.testing.conformance.branches import __all__ as _branches  # noqa: E402
 from zart.testing.conformance.fanout import *  # noqa: E402, F403
-from zart.testing.conformance.fanout import __all__ as _fanout  # noqa: E402
 from zart.testing.conformance.loops import *  # noqa: E402, F403
-from zart.testing.conformance.loops import __all__ as _loops  # noqa: E402
 from zart.testing.conformance.ownership import *  # noqa: E402, F403
-from zart.testing.conformance.ownership import __all__ as _ownership  # noqa: E402
 from zart.testing.conformance.refusals import *  # noqa: E402, F403
-from zart.testing.conformance.refusals import __all__ as _refusals  # noqa: E402
 from zart.testing.conformance.retries import *  # noqa: E402, F403
-from zart.testing.conformance.retries import __all__ as _retries  # noqa: E402
 from zart.testing.conformance.scheduling import *  # noqa: E402, F403
-from zart.testing.conformance.scheduling import __all__ as _scheduling  # noqa: E402
 from zart.testing.conformance.steps import *  # noqa: E402, F403
-from zart.testing.conformance.steps import __all__ as _steps  # noqa: E402
+from zart.testing.conformance.transactions import *  # noqa: E402, F403
 from zart.testing.conformance.waiting import *  # noqa: E402, F403
-from zart.testing.conformance.waiting import __all__ as _waiting  # noqa: E402
 
-__all__ = [  # noqa: PLE0604
-    *_branches,
-    *_fanout,
-    *_loops,
-    *_ownership,
-    *_refusals,
-    *_retries,
-    *_scheduling,
-    *_steps,
-    *_waiting,
-]
+__all__: list[str] = []
+__all__ += branches.__all__
+__all__ += fanout.__all__
+__all__ += loops.__all__
+__all__ += ownership.__all__
+__all__ += refusals.__all__
+__all__ += retries.__all__
+__all__ += scheduling.__all__
+__all__ += steps.__all__
+__all__ += transactions.__all__
+__all__ += waiting.__all__

@@ -179,7 +179,7 @@ class TestFanOut:
             assert await handle.result(timeout="10s") == [7, 9]
 
     @guarantee(5, 18)
-    @pytest.mark.parametrize("registered", (True, False), ids=("row", "closure"))
+    @pytest.mark.parametrize("registered", [True, False], ids=("row", "closure"))
     async def test_parallel_steps_are_tried_again(self, backend: Backend, registered: bool) -> None:
         """Both kinds keep their retries, and each failed attempt with its error."""
         calls: list[int] = []
@@ -207,7 +207,7 @@ class TestFanOut:
             ]
 
     @guarantee(6, 18)
-    @pytest.mark.parametrize("registered", (True, False), ids=("row", "closure"))
+    @pytest.mark.parametrize("registered", [True, False], ids=("row", "closure"))
     async def test_parallel_steps_time_out(self, backend: Backend, registered: bool) -> None:
         """Both kinds keep their timeout, which is an outcome of its own."""
         never = asyncio.Event()
@@ -231,7 +231,7 @@ class TestFanOut:
             assert (await scheduler.timeline(handle.id))[0].outcome == "timed_out"
 
     @guarantee(18)
-    @pytest.mark.parametrize("registered", (True, False), ids=("row", "closure"))
+    @pytest.mark.parametrize("registered", [True, False], ids=("row", "closure"))
     async def test_the_first_failure_wakes_and_is_raised(
         self, backend: Backend, registered: bool
     ) -> None:
@@ -264,7 +264,7 @@ class TestFanOut:
                 assert outcomes == ["cancelled", "failed", "cancelled"]
 
     @guarantee(18)
-    @pytest.mark.parametrize("registered", (True, False), ids=("row", "closure"))
+    @pytest.mark.parametrize("registered", [True, False], ids=("row", "closure"))
     async def test_all_outcomes_of_a_group_can_be_had(
         self, backend: Backend, registered: bool
     ) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from zart.execution.threads import in_thread
 from zart.execution.worker import Worker
 from zart.models import ClaimedTask
 from zart.scheduler.durable import DurableScheduler
@@ -34,18 +34,21 @@ class Partition:
     def __init__(self, backend: Scheduler) -> None:
         self._backend = backend
         self._cut = threading.Event()
+        self._whole = threading.Event()
         self._dead = threading.Event()
 
     def cut(self) -> None:
+        self._whole.clear()
         self._cut.set()
 
     def die(self) -> None:
         self._dead.set()
-        self._cut.set()
+        self.cut()
 
     def heal(self) -> None:
         self._dead.clear()
         self._cut.clear()
+        self._whole.set()
 
     @property
     def dead(self) -> bool:
@@ -53,8 +56,8 @@ class Partition:
 
     async def passage(self) -> None:
         """Stand still while cut off."""
-        while self._cut.is_set():
-            await asyncio.sleep(0.005)  # the lease's thread has a loop of its own: no asyncio.Event
+        if self._cut.is_set():  # the lease's thread has a loop of its own: no asyncio.Event
+            await in_thread(self._whole.wait)
 
     def __getattr__(self, name: str) -> Any:
         return _gated(getattr(self._backend, name), self.passage)

@@ -7,7 +7,7 @@ nothing is given back, the worker's row stays, and another worker takes its exec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,13 +70,17 @@ class MortalWorker(Worker):
             self.scheduler.wakeups.detach(bell)
         await self._lease.stop(strike_out=False)
         async with self.scheduler.backend.lease_session() as line:
-            await line.take_over(self.id, lambda *_: True)
+            await line.take_over(self.id, _is_dead)
+
+
+def _is_dead(_expires_at: int, _now_at: int, _beat_at: int) -> bool:
+    return True
 
 
 @asynccontextmanager
 async def mortal(
     scheduler: DurableScheduler, *tasks: Any, config: WorkerConfig = QUICK
-) -> AsyncIterator[MortalWorker]:
+) -> AsyncGenerator[MortalWorker, None]:
     """A worker that dies at the end of the block, unless it has before."""
     worker = MortalWorker(scheduler, tasks, config)
     await worker.start()

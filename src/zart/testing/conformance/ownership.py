@@ -202,7 +202,7 @@ class TestOwnership:
 
     @guarantee(9, 20)
     @pytest.mark.parametrize(
-        "lose", (taken_over, cancelled, restarted), ids=lambda loss: loss.__name__
+        "lose", [taken_over, cancelled, restarted], ids=lambda loss: loss.__name__
     )
     async def test_a_lost_claim_rolls_the_users_transaction_back(
         self, backend: Backend, lose: Any

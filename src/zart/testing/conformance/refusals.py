@@ -81,13 +81,13 @@ PLACES: dict[str, Call] = {
 }
 
 UNFIT: dict[str, tuple[Call, str]] = {
-    "another type": (lambda s, _: s.schedule(order, 5), "Order"),
-    "a field of another type": (lambda s, _: s.schedule(order, Order("a", "x")), "total"),
-    "a field that is missing": (lambda s, _: s.schedule(order, {"id": "a"}), "total"),
-    "no input where one is needed": (lambda s, _: s.schedule(order), "Order"),
-    "input where none is taken": (lambda s, _: s.schedule(no_input, 5), "no-input"),
+    "another type": (lambda s, _: s.schedule(order, _any(5)), "Order"),
+    "a field of another type": (lambda s, _: s.schedule(order, Order("a", _any("x"))), "total"),
+    "a field that is missing": (lambda s, _: s.schedule(order, _any({"id": "a"})), "total"),
+    "no input where one is needed": (lambda s, _: s.schedule(_any(order)), "Order"),
+    "input where none is taken": (lambda s, _: s.schedule(no_input, _any(5)), "no-input"),
     "one bad item of many": (
-        lambda s, _: s.schedule_many(order, [Order("a", 1), {"x": 1}]),
+        lambda s, _: s.schedule_many(order, _any([Order("a", 1), {"x": 1}])),
         "Order",
     ),
     "ids that do not match": (lambda s, _: s.schedule_many("x", [1, 2], ids=["a"]), "one id for"),
@@ -194,19 +194,7 @@ class TestRefusals:
         async def names() -> int:
             context = zart.context()
             for bad, _ in UNSTORABLE.values():
-                calls: list[Callable[[], Any]] = [
-                    lambda bad=bad: context.step(bad, lambda: 1),
-                    lambda bad=bad: context.capture(bad, lambda: 1),
-                    lambda bad=bad: context.sleep(bad, "1s"),
-                    lambda bad=bad: context.wait_for_event(bad),
-                    lambda bad=bad: context.wait_for_event("event", name=bad),
-                    lambda bad=bad: context.transaction(bad, lambda _: 1),
-                    lambda bad=bad: context.patched(bad),
-                    lambda bad=bad: context.loop(bad, [1]),
-                    lambda bad=bad: context.schedule_step(bad, lambda: 1),
-                    lambda bad=bad: context.start_child(order, Order("a", 1), id=bad),
-                    lambda bad=bad: context.start_child(order, Order("a", 1), queue=bad),
-                ]
+                calls = _named_calls(context, bad)
                 for number, call in enumerate(calls):
                     try:
                         answer = call()
@@ -304,7 +292,7 @@ class TestRefusals:
                 assert "'nobody'" in str(refused.value), name
             assert await all_rows(scheduler) == before
 
-    @pytest.mark.parametrize("end", ("completed", "failed", "cancelled"))
+    @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
     async def test_a_finished_execution(self, backend: Backend, end: str) -> None:
         """It takes no event and no cancel; the error says that `restart` begins a new run."""
 
@@ -362,6 +350,24 @@ class TestRefusals:
         }
         assert len(kinds) == 7
         assert all(issubclass(kind, zart.SchedulerError) for kind in kinds)
+
+
+def _named_calls(context: Any, bad: Any) -> list[Callable[[], Any]]:
+    """Every call of a workflow that takes a name, with a bad one."""
+    child = Order("a", 1)
+    return [
+        lambda: context.step(bad, lambda: 1),
+        lambda: context.capture(bad, lambda: 1),
+        lambda: context.sleep(bad, "1s"),
+        lambda: context.wait_for_event(bad),
+        lambda: context.wait_for_event("event", name=bad),
+        lambda: context.transaction(bad, lambda _: 1),
+        lambda: context.patched(bad),
+        lambda: context.loop(bad, [1]),
+        lambda: context.schedule_step(bad, lambda: 1),
+        lambda: context.start_child(order, child, id=bad),
+        lambda: context.start_child(order, child, queue=bad),
+    ]
 
 
 def _any(value: Any) -> Any:

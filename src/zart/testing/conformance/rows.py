@@ -44,7 +44,7 @@ async def all_rows(scheduler: DurableScheduler) -> dict[str, list[Row]]:
     async def job(ddl: Ddl) -> dict[str, list[Row]]:
         found: dict[str, list[Row]] = {}
         for name in names:
-            rows = await ddl.fetch(f"SELECT * FROM {database.tables.named(name)}")  # noqa: S608
+            rows = await ddl.fetch(f"SELECT * FROM {database.tables.named(name)}")
             found[name] = sorted((tuple(row) for row in rows), key=repr)
         return found
 
@@ -54,7 +54,7 @@ async def all_rows(scheduler: DurableScheduler) -> dict[str, list[Row]]:
 async def count_rows(scheduler: DurableScheduler, table: str) -> int:
     """How many rows one of zart's tables has."""
     name = database_of(scheduler).tables.named(table)
-    amount: int = (await run_sql(scheduler, f"SELECT count(*) FROM {name}"))[0][0]  # noqa: S608
+    amount: int = (await run_sql(scheduler, f"SELECT count(*) FROM {name}"))[0][0]
     return amount
 
 

@@ -42,7 +42,7 @@ class TestScheduling:
 
     @guarantee(22)
     async def test_the_same_id_schedules_once(self, backend: Backend) -> None:
-        """However often and from wherever it is scheduled, there is one execution and one result."""
+        """However often and wherever it is scheduled, there is one execution and one result."""
         async with (
             open_scheduler(backend) as first,
             open_scheduler(backend) as second,
@@ -123,11 +123,9 @@ class TestScheduling:
             assert [e.id for e in listed] == [h.id for h in reversed(handles)]
 
     @guarantee(22)
-    @pytest.mark.parametrize("how", ("delay", "at"))
-    async def test_a_delayed_execution_waits_for_its_time(
-        self, backend: Backend, how: str
-    ) -> None:
-        """It is not claimed before, and runs after; an event that comes earlier does not start it."""
+    @pytest.mark.parametrize("how", ["delay", "at"])
+    async def test_a_delayed_execution_waits_for_its_time(self, backend: Backend, how: str) -> None:
+        """It is not claimed before, and runs after; an early event does not start it."""
         moment = datetime.now(UTC) + timedelta(hours=2)
         when: Any = {"delay": "2h"} if how == "delay" else {"at": moment}
         async with open_scheduler(backend) as scheduler, working(scheduler, echo):
@@ -173,7 +171,7 @@ class TestCancel:
             assert await count_rows(scheduler, "tasks") == 0
 
     @guarantee(23)
-    @pytest.mark.parametrize("wait", ("sleep", "event", "backoff", "group"))
+    @pytest.mark.parametrize("wait", ["sleep", "event", "backoff", "group"])
     async def test_what_waits_ends_at_once(self, backend: Backend, wait: str) -> None:
         """A waiting execution leaves no task, event or open step behind, and is never woken."""
         runs: list[str] = []

@@ -26,7 +26,7 @@ async def joined(number: int) -> int:
 
 
 async def note(connection: Any, amount: int) -> int:
-    await on_driver(connection, f"INSERT INTO ledger (amount) VALUES ({amount:d})")  # noqa: S608
+    await on_driver(connection, f"INSERT INTO ledger (amount) VALUES ({amount:d})")
     return amount * 2
 
 

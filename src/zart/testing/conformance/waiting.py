@@ -291,7 +291,7 @@ class TestEvents:
 
     @guarantee(16)
     async def test_many_events_at_once_keep_their_order(self, backend: Backend) -> None:
-        """A hundred events offered one after the other while the workflow takes them: all, in order."""
+        """A hundred events offered while the workflow takes them arrive, all and in order."""
 
         @zart.durable("hundred")
         async def workflow() -> list[int]:
@@ -392,5 +392,3 @@ class TestEvents:
             for handle, result in zip(handles, results, strict=True):
                 outcome = (await scheduler.timeline(handle.id))[0].outcome
                 assert outcome == ("ok" if len(result) == 1 else "timed_out")
-
-

@@ -278,8 +278,9 @@ class _Batch:
         rows = await tx.fetch("existing_executions", entries=[(c.id,) for c in self.children])
         owners = {row[0]: (row[3], row[4], row[5]) for row in rows}
         for child in self.children:  # two that begin at once under one id: the first has it
-            if child.parent is not None and owners.setdefault(child.id, child.parent) != child.parent:
-                await self._refuse_child(tx, child, child.parent)
+            parent = child.parent
+            if parent is not None and owners.setdefault(child.id, parent) != parent:
+                await self._refuse_child(tx, child, parent)
         known = {row[0] for row in rows}
         new = {c.id: c for c in self.children if c.id not in known and owners[c.id] == c.parent}
         if new:
