@@ -166,10 +166,12 @@ async def test_the_fence_changes_the_row_and_holds_it(mysql_database: Database) 
     async with engine(mysql_database) as backend:
         claim = await claim_one(backend, "order-1")
         async with connection(mysql_database) as other:
+            await backend.commit([Entry(Claim("order-1", 1, "", claim.epoch - 1))])
             before = await query(other, "SELECT touched FROM zart_tasks")
+            assert before == [(0,)]  # a lost claim changes nothing
 
             async def fence(tx: Transaction) -> None:
-                keys = [(claim.execution_id, claim.run, claim.step)]
+                keys = [(claim.execution_id, claim.run, claim.step, claim.epoch)]
                 rows = await tx.fetch("fence", entries=keys)
                 assert rows[0][3] == claim.epoch
                 locked = await query(other, "SELECT 1 FROM zart_tasks FOR UPDATE SKIP LOCKED")

@@ -122,7 +122,7 @@ class Journeys:
         await asyncio.sleep(random.choice((0, 0.2, 1.0)))
         await self.scheduler.offer_event(name, "letter", letter)
         try:
-            await self.scheduler.wait(handle.id, timeout="60s")
+            await self.scheduler.wait(handle.id, timeout="40s")
         except zart.WaitTimedOutError:
             stuck = await self.scheduler.get(name), await self.scheduler.timeline(name)
             raise AssertionError(f"stands still: {stuck}") from None

@@ -109,10 +109,12 @@ async def _time_out(run: Run, name: str, due_at: int) -> bool:
         due_at,
         None,
     )
-    receipt = await run.ledger.commit(run.entry(steps=(row,), unless_woken=run.history.wake))
+    entry = run.entry(steps=(row,), unless_woken=run.history.wake)
+    receipt = await run.ledger.commit(entry)
     if receipt is Receipt.FENCED:
         run.lose()
     if receipt is Receipt.WOKEN:
+        run.along.extend(entry.steps[:-1])
         await run.refresh()
         # A COMMIT whose answer was lost may have recorded it before the wake came.
         return run.history.outcome_of(name) == Outcome.TIMED_OUT

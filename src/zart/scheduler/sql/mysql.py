@@ -195,6 +195,7 @@ class MySQLDatabase(Database):
     @asynccontextmanager
     async def own_transaction(self, attempt: int) -> AsyncGenerator[tuple[Any, Any], None]:
         async with self._writers.acquire() as connection, _transaction(connection):
+            await connection.begin()  # at once, so that the user may join it with `schedule`
             yield _MySQLTransaction(connection, self.statements, attempt), connection
 
     def borrowed(self, connection: Any) -> _MySQLTransaction:
@@ -204,9 +205,7 @@ class MySQLDatabase(Database):
                 f" {type(connection).__module__}.{type(connection).__qualname__}"
             )
         status: int = cast("Any", connection).server_status
-        if status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT and not (
-            status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
-        ):
+        if not status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             raise ValueError("the connection has no open transaction to join: begin one first")
         return _MySQLTransaction(connection, self.statements, 1)
 

@@ -130,9 +130,10 @@ class PostgresDatabase(Database):
     def transient(self, error: BaseException) -> bool:
         if isinstance(error, asyncpg.PostgresError):
             return str(getattr(error, "sqlstate", "")).startswith(_TRANSIENT)
-        # A broken connection shows as an interface error; a wrong use of the driver would too,
-        # and would then be reported when patience runs out.
-        return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | EOFError)
+        if isinstance(error, asyncpg.InterfaceError):
+            # asyncpg's word for a wrong use, and for a connection or pool that has been closed.
+            return "clos" in str(error) or "released" in str(error)
+        return isinstance(error, OSError | TimeoutError | EOFError)
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session, None]:

@@ -57,14 +57,16 @@ LIMIT :amount {skip_locked};
 
 -- name: touch_tasks
 -- The lock of the fence, run before `fence` itself. It really changes the row: Galera replicates
--- changes and not locks, so this is what a claim on another node collides with.
-UPDATE {rows entries: execution_id text, run int, step text} AS r
+-- changes and not locks, so this is what a claim on another node collides with. A lost claim
+-- changes nothing: its epoch is past, and will be.
+UPDATE {rows entries: execution_id text, run int, step text, epoch int} AS r
 STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.touched = t.touched + 1;
+SET t.touched = t.touched + 1
+WHERE t.epoch = r.epoch;
 
 -- name: fence
 SELECT t.execution_id, t.run, t.step, t.epoch, t.wake_seq
-FROM {rows entries: execution_id text, run int, step text} AS r
+FROM {rows entries: execution_id text, run int, step text, epoch int} AS r
 STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
 
 -- name: record_steps

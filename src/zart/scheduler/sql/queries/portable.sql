@@ -78,9 +78,10 @@ ORDER BY v.execution_id, v.sequence;
 
 -- name: fence
 -- The gate of every write: the rows stay locked until the transaction ends, so an epoch read
--- here is the epoch at commit. Id and key alone: a further condition has made planners scan.
+-- here is the epoch at commit. Id and key alone: a further condition has made planners scan. The
+-- batch's epochs are for a fence that writes.
 SELECT t.execution_id, t.run, t.step, t.epoch, t.wake_seq
-FROM {rows entries: execution_id text, run int, step text} AS r
+FROM {rows entries: execution_id text, run int, step text, epoch int} AS r
 {join} {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 ORDER BY t.execution_id, t.run, t.step
 {for_share};

@@ -105,7 +105,7 @@ async def _lock_parents(tx: Transaction, entries: Sequence[Entry]) -> None:
 
 async def _fence(tx: Transaction, entries: Sequence[Entry]) -> tuple[list[Receipt], list[int]]:
     """Each entry's receipt, and its task's wake sequence as it is under the lock."""
-    keys = {(e.claim.execution_id, e.claim.run, e.claim.step) for e in entries}
+    keys = {(e.claim.execution_id, e.claim.run, e.claim.step, e.claim.epoch) for e in entries}
     rows = await tx.fetch("fence", entries=sorted(keys))
     held = {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
     receipts: list[Receipt] = []
