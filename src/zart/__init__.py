@@ -45,10 +45,10 @@ from zart.execution.registry import TaskRegistry
 from zart.execution.retry import RetryConfig
 from zart.execution.worker import Worker
 from zart.models import Attempt, Execution, Failure, Outcome, Status, StepRecord
+from zart.scheduler.config import WorkerConfig
 from zart.scheduler.connect import MySQLScheduler, PostgresScheduler, SqliteScheduler, connect
 from zart.scheduler.durable import DurableScheduler, Handle
 from zart.scheduler.protocol import Scheduler
-from zart.scheduler.worker import WorkerConfig
 from zart.serialization import Codec, Serializer
 
 __version__ = "0.1.0"

@@ -40,4 +40,3 @@ def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "zart"
     return f"{message.rstrip('.')}; `{command} --help` tells more"
-

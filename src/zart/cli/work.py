@@ -15,8 +15,8 @@ from zart.cli.command import Cli, command
 from zart.cli.targets import registry_of
 from zart.execution.registry import TaskRegistry
 from zart.execution.worker import Worker
+from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DEFAULT_QUEUE
-from zart.scheduler.worker import WorkerConfig
 
 __all__ = ["add_to"]
 

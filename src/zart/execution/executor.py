@@ -22,7 +22,7 @@ from zart.execution.run import Run, called, current_run
 from zart.execution.step import StepFunction
 from zart.models import Claim, ClaimedTask, Failure, Outcome, Status
 from zart.scheduler.entries import AttemptRow, Entry, Finish, FinishStep, Park, Receipt
-from zart.scheduler.worker import GRACE, Ledger, RunningTask, Stop
+from zart.scheduler.running import GRACE, Ledger, RunningTask, Stop
 
 __all__ = ["HandlerExecutor"]
 
@@ -369,6 +369,8 @@ class StepRun:
             failure = Failure("CrashLoop", f"its worker died {task.crashes} times while running it")
             return self.entry(ending=FinishStep(Outcome.FAILED, write_failure(failure), started))
         earlier = task.attempts[-1] if task.attempts else None
+        if not self._ledger.holds:
+            await self._ledger.hold()
         try:
             ended = await attempts(self, name, self._call, step.rules, earlier)
         except Suspension:

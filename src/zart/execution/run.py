@@ -19,7 +19,7 @@ from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
 from zart.models import Claim, ClaimedTask, Failure, Outcome, Recorded
 from zart.scheduler.entries import AttemptRow, Entry, Receipt, StepRow
-from zart.scheduler.worker import Ledger, Stop
+from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
 
 __all__ = ["Run", "current_run"]
@@ -216,6 +216,8 @@ class Run:
             return self.replay(recorded, shape, rules)
         if self.stopping:
             await self.refuse()
+        if not self.ledger.holds:
+            await self.ledger.hold()
         if self._outstanding and not rules.idempotent:
             await self.catch_up()
         started = self.clock.now_at()

@@ -8,8 +8,8 @@ from typing import Any
 from zart.execution.executor import HandlerExecutor
 from zart.execution.registry import TaskRegistry
 from zart.scheduler import worker as polling
+from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DurableScheduler
-from zart.scheduler.worker import WorkerConfig
 
 __all__ = ["Worker"]
 

@@ -12,23 +12,22 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
-from enum import Enum
 from types import TracebackType
-from typing import Protocol, Self
-
-import msgspec
+from typing import Self
 
 from zart.duration import Duration, seconds
 from zart.errors import DatabaseUnavailableError
 from zart.models import Claim, ClaimedTask
-from zart.scheduler.durable import DEFAULT_QUEUE, DurableScheduler
+from zart.scheduler.config import WorkerConfig
+from zart.scheduler.durable import DurableScheduler
 from zart.scheduler.entries import Entry, Finish, FinishStep, Park, Receipt
 from zart.scheduler.journal import Journal
 from zart.scheduler.lease import Lease, LeaseTimes
+from zart.scheduler.running import GRACE, Executor, RunningTask, Stop
 from zart.scheduler.suspects import Suspects
 from zart.scheduler.wakeup import DUE, FINISHED, READY, WOKEN, Bell
 
-__all__ = ["Executor", "Ledger", "RunningTask", "Stop", "Worker", "WorkerConfig"]
+__all__ = ["Worker"]
 
 _log = logging.getLogger("zart.worker")
 
@@ -39,95 +38,6 @@ RECONCILE = 1.0
 """Seconds between looks at whether running tasks are still this worker's."""
 STRAY = 3.0
 """Seconds after which a claim that no run here knows of is given back."""
-GRACE = 5.0
-"""Seconds that a stopped handler has to end before its slot goes to another."""
-
-
-class Stop(Enum):
-    """Why a running task must end now."""
-
-    LOST = "lost"
-    """Its claim is gone: cancelled, restarted or taken over. Nothing it writes is accepted."""
-    SHUTDOWN = "shutdown"
-    """The worker stops; another one will run it again."""
-
-
-class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works; durations as everywhere in zart.
-
-    ``concurrency`` executions run at once. On shutdown running ones have ``shutdown_timeout`` to
-    end. ``beat`` and ``lease`` are the heartbeat's pace and the time without one until the worker
-    counts as dead. ``max_crashes`` is how often an execution may take its worker down before it is
-    failed. ``poll_interval`` is the time between looks when no hint comes; None leaves it to the
-    database's dialect.
-    """
-
-    concurrency: int = 100
-    shutdown_timeout: Duration = "30s"
-    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
-    beat: Duration = "5s"
-    lease: Duration = "15s"
-    max_crashes: int = 5
-    poll_interval: Duration | None = None
-
-    def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
-        if seconds(self.lease, what="lease") < 2 * seconds(self.beat, what="beat"):
-            raise ValueError("the lease must be at least two beats long")
-
-
-class Ledger(Protocol):
-    """Where a running task writes, and what it can ask of its worker."""
-
-    @property
-    def scheduler(self) -> DurableScheduler: ...
-
-    @property
-    def config(self) -> WorkerConfig: ...
-
-    def commit(self, entry: Entry) -> asyncio.Future[Receipt]:
-        """Write an entry; the future has its receipt after the commit."""
-        ...
-
-    def abandon(self, claim: Claim, entry: Entry | None) -> None:
-        """Give up on a handler that cannot be stopped: write its end and free its slot."""
-        ...
-
-
-class RunningTask(Protocol):
-    """One claimed task at work."""
-
-    @property
-    def claim(self) -> Claim: ...
-
-    @property
-    def watching(self) -> int | None:
-        """The wake sequence it has seen, while it waits in place for a wake; None otherwise."""
-        ...
-
-    async def run(self) -> Entry | None:
-        """Do the work and give the entry that ends it, or None when its claim is lost."""
-        ...
-
-    def stop(self, why: Stop) -> None:
-        """Tell it why it is about to be cancelled."""
-        ...
-
-    def wake(self, fresh: ClaimedTask) -> None:
-        """Hand it what has come since it last looked."""
-        ...
-
-
-class Executor(Protocol):
-    """Turns claimed tasks into running ones."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The task names it has handlers for."""
-        ...
-
-    def start(self, task: ClaimedTask, ledger: Ledger) -> RunningTask: ...
 
 
 class Worker:
@@ -406,6 +316,23 @@ class Worker:
     def abandoned(self) -> int:
         """How many handlers were given up that have not ended; they end with the process."""
         return len(self._abandoned)
+
+    async def hold(self) -> None:
+        """Return once the lease is known to hold: before that no effect may begin.
+
+        A worker that has been stopped for long (a paused machine) finds out here, before the side
+        effects of its next step and not only after them.
+        """
+        worker = self.id
+        while (  # noqa: ASYNC110 the lease lives in a thread
+            not self._lease.valid and self.id == worker and not self._lease_stopped()
+        ):
+            await asyncio.sleep(0.02)
+
+    @property
+    def holds(self) -> bool:
+        """True while the lease is known to hold."""
+        return self._lease.valid
 
     # -- writing ------------------------------------------------------------------------------
 

@@ -133,7 +133,10 @@ class MySQLDatabase(Database):
         self._arguments = arguments(url) | dict(options or {})
         readers = max(1, connections // 4)
         self._writers = Pool(self._connect, max(1, connections - readers))
-        self._readers = Pool(self._connect_reader, readers)
+        self._readers = Pool(self._connect_committing, readers)
+        # For users' transactions, which may take long: opened only where there are any. They begin
+        # by a statement; without autocommit asyncmy takes no notice of a transaction's end.
+        self._shared = Pool(self._connect_committing, max(1, connections - readers))
 
     async def _connect(self, *, autocommit: bool = False) -> Any:
         flags = CLIENT.FOUND_ROWS | int(self._arguments.get("client_flag", 0))
@@ -149,7 +152,7 @@ class MySQLDatabase(Database):
             raise
         return connection
 
-    async def _connect_reader(self) -> Any:
+    async def _connect_committing(self) -> Any:
         return await self._connect(autocommit=True)
 
     async def _run_once(self, work: Work[T], attempt: int) -> T:
@@ -194,8 +197,8 @@ class MySQLDatabase(Database):
 
     @asynccontextmanager
     async def own_transaction(self, attempt: int) -> AsyncGenerator[tuple[Any, Any], None]:
-        async with self._writers.acquire() as connection, _transaction(connection):
-            await connection.begin()  # at once, so that the user may join it with `schedule`
+        async with self._shared.acquire() as connection, _transaction(connection):
+            await connection.begin()
             yield _MySQLTransaction(connection, self.statements, attempt), connection
 
     def borrowed(self, connection: Any) -> _MySQLTransaction:
@@ -210,7 +213,7 @@ class MySQLDatabase(Database):
         return _MySQLTransaction(connection, self.statements, 1)
 
     async def close(self) -> None:
-        await asyncio.gather(self._writers.close(), self._readers.close())
+        await asyncio.gather(*(p.close() for p in (self._writers, self._readers, self._shared)))
 
 
 async def _run(connection: Any, sql: str, values: Sequence[Any] | None = None) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -293,24 +292,27 @@ class _Notifications:
         self._received: Callable[[str], None] | None = None
         self._pending: set[str] = set()
         self._wanted = asyncio.Event()
+        self._sent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, received: Callable[[str], None]) -> None:
         self._received = received
+        self._wanted.set()
         if self._task is None:
             self._task = asyncio.create_task(self._keep_up(), name="zart-hints")
 
     def send(self, message: str) -> None:
         self._pending.add(message)
+        self._sent.clear()
         self._wanted.set()
         if self._task is None:
             self._task = asyncio.create_task(self._keep_up(), name="zart-hints")
 
     async def close(self) -> None:
         if self._task is not None:
-            deadline = time.monotonic() + 0.5
-            while self._pending and time.monotonic() < deadline:
-                await asyncio.sleep(0.005)
+            if self._pending:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._sent.wait(), 0.5)
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
@@ -349,10 +351,13 @@ class _Notifications:
                 await connection.execute(
                     "SELECT pg_notify($1, $2)", self._channel, " ".join(sorted(messages))
                 )
+            if not self._pending:
+                self._sent.set()
 
     def _ended(self, _connection: Any) -> None:
         self._wanted.set()
 
-    def _heard(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        if self._received is not None:
+    def _heard(self, connection: Any, sender: int, _channel: str, payload: object) -> None:
+        # What this process has sent it has rung here already.
+        if self._received is not None and sender != connection.get_server_pid():
             self._received(str(payload))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from zart.execution.threads import in_thread
 from zart.execution.worker import Worker
 from zart.models import ClaimedTask
+from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DurableScheduler
 from zart.scheduler.protocol import Scheduler
-from zart.scheduler.worker import WorkerConfig
 from zart.testing.conformance.harness import Backend
 
 __all__ = ["SHORT_LEASE", "Partition", "claim_all", "declare_dead", "separable_worker"]
@@ -63,7 +63,7 @@ class Partition:
         return _gated(getattr(self._backend, name), self.passage)
 
     @asynccontextmanager
-    async def lease_session(self) -> AsyncIterator[Any]:
+    async def lease_session(self) -> AsyncGenerator[Any, None]:
         await self.passage()
         async with self._backend.lease_session() as line:
             yield _Line(line, self)
@@ -113,7 +113,7 @@ def _gated(value: Any, passage: Any) -> Any:
 @asynccontextmanager
 async def separable_worker(
     backend: Backend, *tasks: Any, config: WorkerConfig = SHORT_LEASE
-) -> AsyncIterator[tuple[Worker, Partition]]:
+) -> AsyncGenerator[tuple[Worker, Partition], None]:
     """A worker with connections of its own that can be cut off; healed at the end."""
     inner = await backend.connect()
     partition = Partition(inner.backend)
@@ -138,4 +138,8 @@ async def claim_all(
 async def declare_dead(scheduler: DurableScheduler, worker: str = "ghost") -> int:
     """Take over all that a worker owns, as another worker does when its lease has run out."""
     async with scheduler.backend.lease_session() as line:
-        return await line.take_over(worker, lambda *_: True)
+        return await line.take_over(worker, _dead)
+
+
+def _dead(_expires_at: int, _now_at: int, _beat_at: int) -> bool:
+    return True

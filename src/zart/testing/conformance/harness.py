@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from zart.execution.worker import Worker
+from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DurableScheduler
-from zart.scheduler.worker import WorkerConfig
 
 __all__ = ["Backend", "eventually", "guarantee", "open_scheduler", "working"]
 

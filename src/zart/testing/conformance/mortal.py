@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from zart.execution.worker import Worker
+from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DurableScheduler
 from zart.scheduler.entries import Entry, Receipt
-from zart.scheduler.worker import Stop, WorkerConfig
+from zart.scheduler.running import Stop
 from zart.testing.conformance.harness import QUICK
 
 __all__ = ["MortalWorker", "mortal", "reached"]

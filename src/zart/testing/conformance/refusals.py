@@ -361,7 +361,7 @@ def _named_calls(context: Any, bad: Any) -> list[Callable[[], Any]]:
         lambda: context.sleep(bad, "1s"),
         lambda: context.wait_for_event(bad),
         lambda: context.wait_for_event("event", name=bad),
-        lambda: context.transaction(bad, lambda _: 1),
+        lambda: context.transaction(bad, _any),
         lambda: context.patched(bad),
         lambda: context.loop(bad, [1]),
         lambda: context.schedule_step(bad, lambda: 1),
