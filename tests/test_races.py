@@ -10,26 +10,39 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import apsw
-import asyncmy
-import asyncpg
-import msgspec
 import pytest
 
 import zart
-from tests import databases
 from tests.databases import Database
+from tests.racing import (
+    COMMITTED,
+    FAST,
+    FENCED,
+    NAMES,
+    TABLES_OF_ONE,
+    A,
+    Race,
+    checkpoint,
+    committing_,
+    family,
+    finishes,
+    kinds,
+    letter,
+    new,
+    offering,
+    open_row,
+    outcomes,
+    parent_is_ready_once,
+    timing_out,
+    waiting_for_event,
+    woken_once,
+)
 from zart.models import Claim
 from zart.scheduler.entries import (
-    Delivery,
     Entry,
     Finish,
-    FinishStep,
-    NewExecution,
     Park,
     Receipt,
     StepRow,
@@ -43,186 +56,12 @@ from zart.scheduler.sql.transitions import deliver, lease, schedule
 from zart.scheduler.sql.transitions.deliver import Answer
 from zart.testing.conformance.rows import all_rows, on_driver, run_sql
 
-A = TypeVar("A")
-B = TypeVar("B")
-
-NAMES = [("default", "work"), ("default", "step far"), ("default", "child")]
-TABLES_OF_ONE = ("executions", "tasks", "steps", "events")
-
-
-class RolledBackError(Exception):
-    """Ends a held transaction without a commit."""
-
-
-@dataclass
-class Race:
-    """Two schedulers on one database, each with connections of its own."""
-
-    database: Database
-    holder: zart.DurableScheduler
-    other: zart.DurableScheduler
-
-    @property
-    def first(self) -> SqlEngine:
-        return engine(self.holder)
-
-    @property
-    def second(self) -> SqlEngine:
-        return engine(self.other)
-
-    async def in_order(
-        self,
-        held: Work[A],
-        behind: Callable[[SqlEngine], Awaitable[B]],
-        *,
-        blocks: bool = True,
-        commits: bool = True,
-    ) -> tuple[A, B]:
-        """Run ``held`` and, before it is committed, ``behind``; give what both gave.
-
-        ``behind`` must wait for ``held``, unless ``blocks`` is False: then it may also pass it by.
-        """
-        first: list[A] = []
-        tasks: list[asyncio.Task[B]] = []
-        with contextlib.suppress(RolledBackError):
-            async with self.first.database.own_transaction(1) as (tx, _):
-                first.append(await held(tx))
-                tasks.append(asyncio.create_task(_await(behind(self.second))))
-                await self.stands(tasks[0], blocks=blocks)
-                if not commits:
-                    raise RolledBackError
-        return first[0], await asyncio.wait_for(tasks[0], 20)
-
-    async def stands(self, task: asyncio.Task[Any], *, blocks: bool) -> None:
-        """Wait until the database says that the task waits for a lock."""
-        async with asyncio.timeout(20):
-            while not task.done():
-                if self.database.kind == "sqlite":
-                    await asyncio.sleep(0.01)  # time to come to BEGIN IMMEDIATE; it goes no further
-                    break
-                if await _waiting_for_locks(self.database):
-                    return
-                await asyncio.sleep(0.005)
-        if task.done() and blocks:
-            raise AssertionError(f"it did not wait for the transaction held open: {task.result()}")
-
-    async def begin(self, *ids: str, task: str = "work") -> dict[str, Claim]:
-        """Executions that a ghost has claimed."""
-        for execution_id in ids:
-            await self.first.schedule([new(execution_id, task)])
-        return await self.claim("ghost")
-
-    async def claim(self, worker: str) -> dict[str, Claim]:
-        """Claim all that is ready: claims by id, a step's by id/step."""
-        tasks = await self.first.claim(worker, NAMES, 100)
-        return {
-            "/".join(filter(None, (t.claim.execution_id, t.claim.step))): t.claim for t in tasks
-        }
-
-    async def status(self, execution_id: str) -> str:
-        return (await self.holder.get(execution_id)).status
-
-    async def steps(self, execution_id: str) -> dict[str, str | None]:
-        """The recorded outcomes by step."""
-        return {s.name: s.outcome for s in await self.holder.timeline(execution_id)}
-
 
 @pytest.fixture
 async def race(database: Database) -> AsyncIterator[Race]:
     async with zart.connect(database.url) as holder, zart.connect(database.url) as other:
         await holder.migrate()
         yield Race(database, holder, other)
-
-
-def engine(scheduler: zart.DurableScheduler) -> SqlEngine:
-    assert isinstance(scheduler.backend, SqlEngine)
-    return scheduler.backend
-
-
-async def _await(work: Awaitable[B]) -> B:
-    return await work
-
-
-async def _waiting_for_locks(database: Database) -> bool:
-    return await (_waits_on_postgres if database.kind == "postgres" else _waits_on_mysql)(database)
-
-
-async def _waits_on_postgres(database: Database) -> bool:
-    connection = await asyncpg.connect(database.url)
-    try:
-        waiting = await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-    finally:
-        await connection.close()
-    return bool(waiting)
-
-
-async def _waits_on_mysql(database: Database) -> bool:
-    """True when one statement stands at two looks: the holder's session is idle meanwhile.
-
-    information_schema.innodb_trx would say LOCK WAIT, but it is a cache that is filled anew only
-    when nobody, in any test on this server, has read it for a tenth of a second.
-    """
-
-    async def running() -> set[Any]:
-        await cursor.execute(
-            "SELECT id, info FROM information_schema.processlist"
-            " WHERE db = DATABASE() AND command = 'Query' AND id <> CONNECTION_ID()"
-        )
-        return set(await cursor.fetchall())
-
-    connecting = asyncmy.connect(**databases.mysql_arguments(database.url))
-    async with connecting as connection, connection.cursor() as cursor:
-        before = await running()
-        await asyncio.sleep(0.05)
-        return bool(before & await running())
-
-
-# -- what is written ------------------------------------------------------------------------------
-
-
-def new(execution_id: str, task: str = "work", **parts: Any) -> NewExecution:
-    return NewExecution(execution_id, task, "default", 0, "null", 1, chosen_id=True, **parts)
-
-
-def checkpoint(claim: Claim, name: str = "step", outcome: str | None = "ok") -> StepRow:
-    value = None if outcome is None else '"value"'
-    return (claim.execution_id, claim.run, name, "step", 1, outcome, value, None, 1)
-
-
-def open_row(claim: Claim, name: str, kind: str, due_at: int | None = None) -> StepRow:
-    return (claim.execution_id, claim.run, name, kind, 1, None, None, due_at, 1)
-
-
-def committing_(*entries: Entry) -> Work[list[Receipt]]:
-    return lambda tx: committing.commit(tx, entries)
-
-
-def offering(execution_id: str, key: str = "k1") -> Work[list[Answer]]:
-    return lambda tx: deliver.offer(tx, [letter(execution_id, key)])
-
-
-def letter(execution_id: str, key: str = "k1") -> Delivery:
-    return Delivery(execution_id, "event", f'"{key}"', key)
-
-
-def waiting_for_event(claim: Claim) -> Entry:
-    return Entry(claim, steps=(open_row(claim, "wait", "event"),), ending=Park(0, 1))
-
-
-def timing_out(claim: Claim) -> Entry:
-    row = (claim.execution_id, claim.run, "wait", "event", 1, "timed_out", None, 1, None)
-    return Entry(claim, steps=(row,), unless_woken=0)
-
-
-FAILURE = '{"type":"Error","message":"failed"}'
-FAST = Finish("completed", '"done"', None, 1, 0, 1, None, has_steps=False)
-FULL = Finish("completed", '"done"', None, 1, 0, 1, None)
-COMMITTED = [Receipt.COMMITTED]
-FENCED = [Receipt.FENCED]
-finishes = pytest.mark.parametrize("finish", [FAST, FULL], ids=("plain", "with steps"))
 
 
 # -- claim against claim --------------------------------------------------------------------------
@@ -279,15 +118,6 @@ async def test_claim_against_cancel(race: Race) -> None:
 
 
 # -- event against park and time-out --------------------------------------------------------------
-
-
-async def woken_once(race: Race) -> None:
-    """The execution is claimed once, with the event in its mailbox."""
-    tasks = await race.first.claim("next", NAMES, 100)
-    assert [(t.claim.execution_id, [v.payload for v in t.events]) for t in tasks] == [
-        ("e", ['"k1"'])
-    ]
-    assert await race.claim("again") == {}
 
 
 @pytest.mark.guarantee(16)
@@ -451,56 +281,6 @@ async def test_the_old_runs_finish_before_a_restart(race: Race, finish: Finish) 
 
 
 # -- children against their parent ----------------------------------------------------------------
-
-
-@dataclass
-class Family:
-    """A claimed parent whose children, one or two, are claimed too."""
-
-    parent: Claim
-    children: list[Claim]
-    kind: str
-
-    def end(self, number: int, *, failed: bool = False) -> Entry:
-        """The end of a child."""
-        claim, outcome = self.children[number], "failed" if failed else "ok"
-        if self.kind == "step":
-            return Entry(claim, ending=FinishStep(outcome, FAILURE if failed else "1", 1))
-        link = (self.parent.execution_id, self.parent.run, f"far-{number}")
-        end = Finish("failed", None, FAILURE, 1, 0, 1, link) if failed else FULL
-        return Entry(claim, ending=msgspec.structs.replace(end, parent=link))
-
-    @property
-    def park(self) -> Entry:
-        return Entry(self.parent, ending=Park(0, 1, pending=len(self.children)))
-
-
-async def family(race: Race, kind: str, amount: int) -> Family:
-    parent = (await race.begin("p"))["p"]
-    names = [f"far-{number}" for number in range(amount)]
-    rows = tuple(open_row(parent, n, "distributed" if kind == "step" else "child") for n in names)
-    if kind == "step":
-        tasks = tuple(("p", 1, name, "default", "step far", 0, "{}") for name in names)
-        entry = Entry(parent, steps=rows, distributed=tasks)
-    else:
-        children = tuple(new(f"c-{n}", "child", parent=("p", 1, n)) for n in names)
-        entry = Entry(parent, steps=rows, children=children)
-    assert await race.first.commit([entry]) == COMMITTED
-    claims = await race.claim("elsewhere")
-    keys = [f"p/{n}" if kind == "step" else f"c-{n}" for n in names]
-    return Family(parent, [claims[key] for key in keys], kind)
-
-
-kinds = pytest.mark.parametrize("kind", ["step", "execution"])
-outcomes = pytest.mark.parametrize("failed", [False, True], ids=("ok", "failed"))
-
-
-async def parent_is_ready_once(race: Race, steps: dict[str, str | None]) -> None:
-    assert await race.steps("p") == steps
-    tasks = await race.first.claim("next", NAMES, 100)
-    assert [t.claim for t in tasks] == [Claim("p", 1, "", 2)]
-    assert {s.name: s.outcome for s in tasks[0].steps} == steps
-    assert await race.claim("again") == {}
 
 
 @pytest.mark.guarantee(18)
@@ -771,216 +551,3 @@ async def test_two_processes_that_migrate_at_once(
         assert await asyncio.wait_for(second, 20) == []
         assert await other.migrate() == []
         assert (await other.schedule("work", None)).created
-
-
-# -- a COMMIT whose answer was lost ---------------------------------------------------------------
-
-
-def lose_answers(database: Any, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[str]:
-    """Let the connection break right after COMMIT was executed, so often; gives what was lost."""
-    lost: list[str] = []
-    error = next(
-        e for e in (ConnectionResetError("lost"), apsw.BusyError("lost")) if database.transient(e)
-    )
-
-    def losing(method: str) -> None:
-        once = getattr(database, method)
-
-        async def run(work: Work[Any], attempt: int) -> Any:
-            result = await once(work, attempt)
-            if len(lost) < times:
-                lost.append(method)
-                raise error
-            return result
-
-        monkeypatch.setattr(database, method, run)
-
-    own_transaction = database.own_transaction
-
-    @asynccontextmanager
-    async def own(attempt: int) -> AsyncIterator[Any]:
-        async with own_transaction(attempt) as pair:
-            yield pair
-        if len(lost) < times:
-            lost.append("own_transaction")
-            raise error
-
-    own_once = "_run_alone_once" in type(database).__dict__
-    for method in ("_run_once", "_run_alone_once") if own_once else ("_run_once",):
-        losing(method)
-    monkeypatch.setattr(database, "own_transaction", own)
-    return lost
-
-
-@pytest.fixture
-def lost(race: Race, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """From its call on, the second scheduler loses the answer of one COMMIT."""
-    return lambda: lose_answers(race.second.database, monkeypatch)
-
-
-@pytest.mark.guarantee(22)
-async def test_a_lost_answer_schedules_once(race: Race, lost: Any) -> None:
-    """With an id of one's own or not, with one or many: the retry finds its work done."""
-    losses = lost()
-    chosen = new("e")
-    drawn = msgspec.structs.replace(new("f"), chosen_id=False)
-    assert await race.second.schedule([chosen, drawn]) is not None
-    assert len(losses) == 1
-    rows = await all_rows(race.holder)
-    assert [len(rows[table]) for table in TABLES_OF_ONE] == [2, 2, 0, 0]
-
-
-@pytest.mark.guarantee(16)
-async def test_a_lost_answer_delivers_once(race: Race, lost: Any) -> None:
-    """The event lies in the mailbox once, and the execution is woken once."""
-    await race.begin("e")
-    losses = lost()
-    assert await race.second.offer([letter("e", "k1"), letter("e", "k2")]) == [Answer.DONE] * 2
-    assert await race.second.offer([letter("e", "k3")]) == [Answer.DONE]
-    assert len(losses) == 1
-    events = sorted((await all_rows(race.holder))["events"])
-    assert [(row[1], row[2]) for row in events] == [(1, "k1"), (2, "k2"), (3, "k3")]
-
-
-@pytest.mark.guarantee(1)
-async def test_a_lost_answer_records_once(race: Race, lost: Any) -> None:
-    """Steps, attempts, distributed rows, children and taken events are there once."""
-    claim = (await race.begin("e"))["e"]
-    await race.first.offer([letter("e")])
-    entry = Entry(
-        claim,
-        steps=(checkpoint(claim), open_row(claim, "far-0", "distributed")),
-        attempts=(("e", 1, "step", 1, 1, "{}", 1, None, 1),),
-        distributed=(("e", 1, "far-0", "default", "step far", 0, "{}"),),
-        children=(new("c", "child", parent=("e", 1, "child")),),
-        taken=((1, "wait"),),
-    )
-    losses = lost()
-    assert await race.second.commit([entry]) == COMMITTED
-    assert len(losses) == 1
-    rows = await all_rows(race.holder)
-    counts = {name: len(rows[name]) for name in (*TABLES_OF_ONE, "step_attempts")}
-    assert counts == {"executions": 2, "tasks": 3, "steps": 2, "events": 1, "step_attempts": 1}
-
-
-@pytest.mark.guarantee(1, 12)
-@finishes
-async def test_a_lost_answer_finishes_once(race: Race, lost: Any, finish: Finish) -> None:
-    """The result stands; the retry finds the task gone and changes nothing."""
-    claim = (await race.begin("e"))["e"]
-    losses = lost()
-    await race.second.commit([Entry(claim, steps=(checkpoint(claim),), ending=finish)])
-    assert len(losses) == 1
-    assert (await race.status("e"), await race.steps("e")) == ("completed", {"step": "ok"})
-    assert (await all_rows(race.holder))["tasks"] == []
-
-
-@pytest.mark.guarantee(18)
-@kinds
-async def test_a_lost_answer_counts_a_child_down_once(race: Race, lost: Any, kind: str) -> None:
-    """The parent goes on waiting for the child that has not ended."""
-    kin = await family(race, kind, 2)
-    assert await race.first.commit([kin.park]) == COMMITTED
-    losses = lost()
-    await race.second.commit([kin.end(0)])
-    assert len(losses) == 1
-    assert await race.claim("early") == {}
-    await race.second.commit([kin.end(1)])
-    await parent_is_ready_once(race, {"far-0": "ok", "far-1": "ok"})
-
-
-@pytest.mark.guarantee(16)
-async def test_a_lost_answer_parks_once(race: Race, lost: Any) -> None:
-    """A park that is committed twice, with an event in between, is ready once."""
-    claim = (await race.begin("e"))["e"]
-    losses = lost()
-    run_once = race.second.database._run_once
-
-    async def with_event(work: Work[A], attempt: int) -> A:
-        if attempt == 2:  # between the lost COMMIT and the retry
-            await race.first.offer([letter("e")])
-        return await run_once(work, attempt)
-
-    race.second.database._run_once = with_event  # type: ignore[method-assign]
-    assert await race.second.commit([waiting_for_event(claim)]) == COMMITTED
-    assert len(losses) == 1
-    await woken_once(race)
-
-
-@pytest.mark.guarantee(20)
-async def test_a_lost_answer_transacts_once(race: Race, lost: Any) -> None:
-    """The user's rows and the outcome are there once, and the retry gives what was recorded."""
-    await run_sql(race.holder, "CREATE TABLE ledger (amount integer)")
-    claim = (await race.begin("e"))["e"]
-    calls: list[int] = []
-
-    async def work(connection: Any) -> StepRow:
-        calls.append(1)
-        await on_driver(connection, "INSERT INTO ledger (amount) VALUES (1)")
-        return (*checkpoint(claim)[:6], f'"call {len(calls)}"', None, 1)
-
-    losses = lost()
-    receipt, recorded = await race.second.transact(claim, "step", work)
-    assert losses == ["own_transaction"]
-    assert receipt is Receipt.COMMITTED
-    assert recorded is not None
-    assert (recorded.value, len(calls)) == ('"call 1"', 1)
-    assert await run_sql(race.holder, "SELECT * FROM ledger") == [(1,)]
-    assert await race.steps("e") == {"step": "ok"}
-
-
-@pytest.mark.guarantee(12, 23)
-async def test_a_lost_answer_cancels_and_restarts_once(race: Race, lost: Any) -> None:
-    """The retry of a cancel is no error; that of a restart begins no third run."""
-    await race.begin("e", "f")
-    losses = lost()
-    assert await race.second.cancel("e") is Answer.DONE
-    assert len(losses) == 1
-    assert await race.status("e") == "cancelled"
-    losses.clear()
-    assert await race.second.restart("f", 2) == 2
-    assert len(losses) == 1
-    assert (await race.holder.get("f")).run == 2
-
-
-@pytest.mark.guarantee(16)
-async def test_a_lost_answer_of_a_time_out_is_not_undone_by_an_event(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A time-out that is committed unseen stays one, though an event came before the retry."""
-
-    @zart.durable("work")
-    async def work() -> list[str]:
-        seen: list[str] = []
-        for _ in range(2):  # what the run sees now and what its replay sees
-            try:
-                seen.append(await zart.wait_for_event("event", timeout="30ms"))
-            except zart.EventTimedOutError:
-                seen.append("timed out")
-                break
-        await zart.wait_for_event("go")
-        return seen
-
-    async with zart.connect(database.url) as watcher, zart.connect(database.url) as scheduler:
-        await watcher.migrate()
-        backend = engine(scheduler).database
-        run_once = backend._run_once
-        transient = next(
-            e for e in (ConnectionResetError(), apsw.BusyError()) if backend.transient(e)
-        )
-        interfered = asyncio.Event()
-
-        async def interfering(job: Work[A], attempt: int) -> A:
-            result = await run_once(job, attempt)
-            if not interfered.is_set() and "timed_out" in str((await all_rows(watcher))["steps"]):
-                interfered.set()
-                await watcher.offer_event("e", "event", "too late")
-                raise transient
-            return result
-
-        monkeypatch.setattr(backend, "_run_once", interfering)
-        handle = await scheduler.schedule(work, id="e")
-        async with zart.Worker(scheduler, [work], zart.WorkerConfig(poll_interval="20ms")):
-            await asyncio.wait_for(interfered.wait(), 10)
-            await scheduler.offer_event("e", "go")
-            assert await handle.result(timeout="10s") == ["timed out"]

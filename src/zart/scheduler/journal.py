@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from zart.errors import DatabaseUnavailableError
+
 __all__ = ["Journal"]
 
 Item = TypeVar("Item")
@@ -100,6 +102,12 @@ class Journal(Generic[Item, Answer]):
             for _, future in batch:
                 future.cancel()
             raise
+        except DatabaseUnavailableError as error:
+            # Not for one item's sake: every half would wait for as long again. And whether it was
+            # committed is not known, which only the same call, tried again, can find out.
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
         except Exception as error:
             await self._split(batch, error)
         else:

@@ -1,0 +1,273 @@
+"""A COMMIT that was executed while its answer was lost: the retry must find its work done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import apsw
+import msgspec
+import pytest
+
+import zart
+from tests.databases import Database
+from tests.racing import (
+    COMMITTED,
+    TABLES_OF_ONE,
+    A,
+    Race,
+    checkpoint,
+    engine,
+    family,
+    finishes,
+    kinds,
+    letter,
+    new,
+    open_row,
+    parent_is_ready_once,
+    waiting_for_event,
+    woken_once,
+)
+from zart.scheduler.entries import (
+    Entry,
+    Finish,
+    Receipt,
+    StepRow,
+)
+from zart.scheduler.journal import Journal
+from zart.scheduler.sql.transaction import Work
+from zart.scheduler.sql.transitions.deliver import Answer
+from zart.testing.conformance.rows import all_rows, on_driver, run_sql
+
+
+@pytest.fixture
+async def race(database: Database) -> AsyncIterator[Race]:
+    async with zart.connect(database.url) as holder, zart.connect(database.url) as other:
+        await holder.migrate()
+        yield Race(database, holder, other)
+
+
+def lose_answers(database: Any, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[str]:
+    """Let the connection break right after COMMIT was executed, so often; gives what was lost."""
+    lost: list[str] = []
+    error = next(
+        e for e in (ConnectionResetError("lost"), apsw.BusyError("lost")) if database.transient(e)
+    )
+
+    def losing(method: str) -> None:
+        once = getattr(database, method)
+
+        async def run(work: Work[Any], attempt: int) -> Any:
+            result = await once(work, attempt)
+            if len(lost) < times:
+                lost.append(method)
+                raise error
+            return result
+
+        monkeypatch.setattr(database, method, run)
+
+    own_transaction = database.own_transaction
+
+    @asynccontextmanager
+    async def own(attempt: int) -> AsyncIterator[Any]:
+        async with own_transaction(attempt) as pair:
+            yield pair
+        if len(lost) < times:
+            lost.append("own_transaction")
+            raise error
+
+    own_once = "_run_alone_once" in type(database).__dict__
+    for method in ("_run_once", "_run_alone_once") if own_once else ("_run_once",):
+        losing(method)
+    monkeypatch.setattr(database, "own_transaction", own)
+    return lost
+
+
+@pytest.fixture
+def lost(race: Race, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """From its call on, the second scheduler loses the answer of one COMMIT."""
+    return lambda: lose_answers(race.second.database, monkeypatch)
+
+
+@pytest.mark.guarantee(22)
+async def test_a_lost_answer_schedules_once(race: Race, lost: Any) -> None:
+    """With an id of one's own or not, with one or many: the retry finds its work done."""
+    losses = lost()
+    chosen = new("e")
+    drawn = msgspec.structs.replace(new("f"), chosen_id=False)
+    assert await race.second.schedule([chosen, drawn]) is not None
+    assert len(losses) == 1
+    rows = await all_rows(race.holder)
+    assert [len(rows[table]) for table in TABLES_OF_ONE] == [2, 2, 0, 0]
+
+
+@pytest.mark.guarantee(16)
+async def test_a_lost_answer_delivers_once(race: Race, lost: Any) -> None:
+    """The event lies in the mailbox once, and the execution is woken once."""
+    await race.begin("e")
+    losses = lost()
+    assert await race.second.offer([letter("e", "k1"), letter("e", "k2")]) == [Answer.DONE] * 2
+    assert await race.second.offer([letter("e", "k3")]) == [Answer.DONE]
+    assert len(losses) == 1
+    events = sorted((await all_rows(race.holder))["events"])
+    assert [(row[1], row[2]) for row in events] == [(1, "k1"), (2, "k2"), (3, "k3")]
+
+
+@pytest.mark.guarantee(1)
+async def test_a_lost_answer_records_once(race: Race, lost: Any) -> None:
+    """Steps, attempts, distributed rows, children and taken events are there once."""
+    claim = (await race.begin("e"))["e"]
+    await race.first.offer([letter("e")])
+    entry = Entry(
+        claim,
+        steps=(checkpoint(claim), open_row(claim, "far-0", "distributed")),
+        attempts=(("e", 1, "step", 1, 1, "{}", 1, None, 1),),
+        distributed=(("e", 1, "far-0", "default", "step far", 0, "{}"),),
+        children=(new("c", "child", parent=("e", 1, "child")),),
+        taken=((1, "wait"),),
+    )
+    losses = lost()
+    assert await race.second.commit([entry]) == COMMITTED
+    assert len(losses) == 1
+    rows = await all_rows(race.holder)
+    counts = {name: len(rows[name]) for name in (*TABLES_OF_ONE, "step_attempts")}
+    assert counts == {"executions": 2, "tasks": 3, "steps": 2, "events": 1, "step_attempts": 1}
+
+
+@pytest.mark.guarantee(1, 12)
+@finishes
+async def test_a_lost_answer_finishes_once(race: Race, lost: Any, finish: Finish) -> None:
+    """The result stands; the retry finds the task gone and changes nothing."""
+    claim = (await race.begin("e"))["e"]
+    losses = lost()
+    await race.second.commit([Entry(claim, steps=(checkpoint(claim),), ending=finish)])
+    assert len(losses) == 1
+    assert (await race.status("e"), await race.steps("e")) == ("completed", {"step": "ok"})
+    assert (await all_rows(race.holder))["tasks"] == []
+
+
+@pytest.mark.guarantee(18)
+@kinds
+async def test_a_lost_answer_counts_a_child_down_once(race: Race, lost: Any, kind: str) -> None:
+    """The parent goes on waiting for the child that has not ended."""
+    kin = await family(race, kind, 2)
+    assert await race.first.commit([kin.park]) == COMMITTED
+    losses = lost()
+    await race.second.commit([kin.end(0)])
+    assert len(losses) == 1
+    assert await race.claim("early") == {}
+    await race.second.commit([kin.end(1)])
+    await parent_is_ready_once(race, {"far-0": "ok", "far-1": "ok"})
+
+
+@pytest.mark.guarantee(16)
+async def test_a_lost_answer_parks_once(race: Race, lost: Any) -> None:
+    """A park that is committed twice, with an event in between, is ready once."""
+    claim = (await race.begin("e"))["e"]
+    losses = lost()
+    run_once = race.second.database._run_once
+
+    async def with_event(work: Work[A], attempt: int) -> A:
+        if attempt == 2:  # between the lost COMMIT and the retry
+            await race.first.offer([letter("e")])
+        return await run_once(work, attempt)
+
+    race.second.database._run_once = with_event  # type: ignore[method-assign]
+    assert await race.second.commit([waiting_for_event(claim)]) == COMMITTED
+    assert len(losses) == 1
+    await woken_once(race)
+
+
+@pytest.mark.guarantee(20)
+async def test_a_lost_answer_transacts_once(race: Race, lost: Any) -> None:
+    """The user's rows and the outcome are there once, and the retry gives what was recorded."""
+    await run_sql(race.holder, "CREATE TABLE ledger (amount integer)")
+    claim = (await race.begin("e"))["e"]
+    calls: list[int] = []
+
+    async def work(connection: Any) -> StepRow:
+        calls.append(1)
+        await on_driver(connection, "INSERT INTO ledger (amount) VALUES (1)")
+        return (*checkpoint(claim)[:6], f'"call {len(calls)}"', None, 1)
+
+    losses = lost()
+    receipt, recorded = await race.second.transact(claim, "step", work)
+    assert losses == ["own_transaction"]
+    assert receipt is Receipt.COMMITTED
+    assert recorded is not None
+    assert (recorded.value, len(calls)) == ('"call 1"', 1)
+    assert await run_sql(race.holder, "SELECT * FROM ledger") == [(1,)]
+    assert await race.steps("e") == {"step": "ok"}
+
+
+@pytest.mark.guarantee(12, 23)
+async def test_a_lost_answer_cancels_and_restarts_once(race: Race, lost: Any) -> None:
+    """The retry of a cancel is no error; that of a restart begins no third run."""
+    await race.begin("e", "f")
+    losses = lost()
+    assert await race.second.cancel("e") is Answer.DONE
+    assert len(losses) == 1
+    assert await race.status("e") == "cancelled"
+    losses.clear()
+    assert await race.second.restart("f", 2) == 2
+    assert len(losses) == 1
+    assert (await race.holder.get("f")).run == 2
+
+
+@pytest.mark.guarantee(16)
+async def test_a_lost_answer_of_a_time_out_is_not_undone_by_an_event(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time-out that is committed unseen stays one, though an event came before the retry."""
+
+    @zart.durable("work")
+    async def work() -> list[str]:
+        seen: list[str] = []
+        for _ in range(2):  # what the run sees now and what its replay sees
+            try:
+                seen.append(await zart.wait_for_event("event", timeout="30ms"))
+            except zart.EventTimedOutError:
+                seen.append("timed out")
+                break
+        await zart.wait_for_event("go")
+        return seen
+
+    async with zart.connect(database.url) as watcher, zart.connect(database.url) as scheduler:
+        await watcher.migrate()
+        backend = engine(scheduler).database
+        run_once = backend._run_once
+        transient = next(
+            e for e in (ConnectionResetError(), apsw.BusyError()) if backend.transient(e)
+        )
+        interfered = asyncio.Event()
+
+        async def interfering(job: Work[A], attempt: int) -> A:
+            result = await run_once(job, attempt)
+            if not interfered.is_set() and "timed_out" in str((await all_rows(watcher))["steps"]):
+                interfered.set()
+                await watcher.offer_event("e", "event", "too late")
+                raise transient
+            return result
+
+        monkeypatch.setattr(backend, "_run_once", interfering)
+        handle = await scheduler.schedule(work, id="e")
+        async with zart.Worker(scheduler, [work], zart.WorkerConfig(poll_interval="20ms")):
+            await asyncio.wait_for(interfered.wait(), 10)
+            await scheduler.offer_event("e", "go")
+            assert await handle.result(timeout="10s") == ["timed out"]
+
+
+async def test_an_outage_fails_a_batch_at_once() -> None:
+    """A batch is split for one bad item; a database that does not answer is no item's fault."""
+    sizes: list[int] = []
+
+    async def unreachable(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        raise zart.DatabaseUnavailableError("no answer")
+
+    journal: Journal[int, int] = Journal(unreachable)
+    answers = await asyncio.gather(*map(journal.submit, range(5)), return_exceptions=True)
+    assert [type(a) for a in answers] == [zart.DatabaseUnavailableError] * 5
+    assert sizes == [5]
