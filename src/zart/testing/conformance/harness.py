@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -34,7 +34,7 @@ def guarantee(*numbers: int) -> Callable[[F], F]:
 
 
 @asynccontextmanager
-async def open_scheduler(backend: Backend, **options: Any) -> AsyncIterator[DurableScheduler]:
+async def open_scheduler(backend: Backend, **options: Any) -> AsyncGenerator[DurableScheduler, None]:
     """A migrated scheduler for the length of a block."""
     scheduler = await backend.connect(**options)
     async with scheduler:
@@ -45,7 +45,7 @@ async def open_scheduler(backend: Backend, **options: Any) -> AsyncIterator[Dura
 @asynccontextmanager
 async def working(
     scheduler: DurableScheduler, *tasks: Any, config: WorkerConfig = QUICK
-) -> AsyncIterator[Worker]:
+) -> AsyncGenerator[Worker, None]:
     """A worker for the length of a block."""
     async with Worker(scheduler, tasks, config) as worker:
         yield worker
