@@ -9,6 +9,9 @@ longer than the lease does not look like death. Three rules keep the living aliv
   session holds is free twice, half a second apart.
 - A server that has just restarted has freed every lock and let leases run out: locks taken before
   its start mean nothing, and leases count only when it has been up for as long as one.
+- After a lost connection the server may be another one (a standby that was promoted), which never
+  had the locks: on a session that is not the worker's first, a free lock means death only when it
+  was seen held there, or when the others have had a beat's time to come back; leases, a lease's.
 """
 
 from __future__ import annotations
@@ -69,6 +72,8 @@ class Lease:
         self._strikes_out = True
         self._valid_until = 0.0
         self._suspects: dict[int, float] = {}
+        self._seen_held: set[int] = set()
+        self._back_since: float | None = None
         self._next_watch = 0.0
         self._next_orphans = 0.0
         self._turn_at = time.monotonic()
@@ -171,6 +176,9 @@ class Lease:
     async def _serve(self, line: LeaseSession) -> None:
         """Beat and watch on one session until it breaks or the worker stops."""
         assert self._stop is not None
+        self._back_since = time.monotonic() if self._registered else None
+        self._seen_held.clear()
+        self._suspects.clear()
         holds = await line.session.hold(self._lock)
         await self._beat(line, holds, relocked=True)
         next_beat = time.monotonic() + self._times.beat
@@ -240,7 +248,7 @@ class Lease:
 
     async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
         """Those whose lease has run out, once the server has been up for one lease."""
-        if not rows:
+        if not rows or not self._back_for(self._times.lease):
             return
         if rows[0].now_at - await line.session.server_started_at() < self._times.lease * 1_000_000:
             return
@@ -253,6 +261,9 @@ class Lease:
         """Those whose session lock is free for the second time."""
         locks = {row.session_lock: row for row in rows if row.session_lock is not None}
         free = await line.session.released(list(locks)) if locks else set[int]()
+        self._seen_held |= locks.keys() - free
+        if not self._back_for(self._times.beat):
+            free &= self._seen_held
         now = time.monotonic()
         self._suspects = {key: self._suspects.get(key, now) for key in free}
         dead = [locks[key] for key, since in self._suspects.items() if now - since >= WATCH * 0.9]
@@ -264,6 +275,10 @@ class Lease:
                 await self._take_over(line, row.id, row.beat_at, "its session is gone")
                 assert row.session_lock is not None
                 await line.session.forget(row.session_lock)
+
+    def _back_for(self, seconds: float) -> bool:
+        """True on a worker's first session, and once a later one has lasted so long."""
+        return self._back_since is None or time.monotonic() - self._back_since >= seconds
 
     async def _take_over(
         self, line: LeaseSession, worker: str, beat_at: int | None, why: str

@@ -405,8 +405,14 @@ class Worker:
     # -- what others do to running tasks ------------------------------------------------------
 
     async def _reconcile_on(self) -> None:
+        quiet = 0
         while True:
-            await self._woken.wait(RECONCILE)
+            # Hints ring for a run that waits in place; without them it is looked for more often.
+            in_place = any(r.watching is not None for r, _ in self._running.values())
+            await self._woken.wait(min(RECONCILE, self._interval) if in_place else RECONCILE)
+            quiet = 0 if self._running or self._strays else quiet + 1
+            if quiet % 10:
+                continue  # nothing is at work: a claim whose answer was lost can wait a little
             try:
                 await self._reconcile()
             except Exception as error:

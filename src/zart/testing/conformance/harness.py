@@ -34,7 +34,9 @@ def guarantee(*numbers: int) -> Callable[[F], F]:
 
 
 @asynccontextmanager
-async def open_scheduler(backend: Backend, **options: Any) -> AsyncGenerator[DurableScheduler, None]:
+async def open_scheduler(
+    backend: Backend, **options: Any
+) -> AsyncGenerator[DurableScheduler, None]:
     """A migrated scheduler for the length of a block."""
     scheduler = await backend.connect(**options)
     async with scheduler:
