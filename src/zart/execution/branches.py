@@ -19,6 +19,10 @@ import msgspec
 __all__ = ["Branches", "Suspension", "Waiting"]
 
 
+LOOK_AGAIN = 0.5
+"""Seconds between looks at a run that is kept in memory by something that may go on by itself."""
+
+
 class Suspension(BaseException):
     """Unwinds a handler whose run gives its slot back. Not an `Exception`: let it pass."""
 
@@ -47,6 +51,7 @@ class Branches:
         self._waiting: dict[asyncio.Future[None], tuple[Waiting, asyncio.Task[Any] | None]] = {}
         self._busy = 0
         self._scheduled = False
+        self._later: asyncio.TimerHandle | None = None
         self._watched: set[asyncio.Task[Any]] = set()
         self.suspended: list[Waiting] | None = None
         """The waits that the run was suspended at; None while it is not."""
@@ -152,10 +157,18 @@ class Branches:
         """Look again when a task that has not come to rest may have."""
         if _runnable(stirring):
             self.settle()
-        elif stirring not in self._watched and stirring is not self._root:
+            return
+        if self._later is None:
+            # It may come to rest without a durable call, by awaiting a branch that waits.
+            self._later = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look_again)
+        if stirring not in self._watched and stirring is not self._root:
             # When it ends; or before, when it makes a durable call.
             self._watched.add(stirring)
             stirring.add_done_callback(self._stirred)
+
+    def _look_again(self) -> None:
+        self._later = None
+        self.settle()
 
     def _stirred(self, task: asyncio.Task[Any]) -> None:
         self._watched.discard(task)
@@ -163,6 +176,8 @@ class Branches:
 
     async def end(self) -> None:
         """Cancel the branches that are left when the handler has ended."""
+        if self._later is not None:
+            self._later.cancel()
         while left := [task for task in self._tasks if not task.done()]:
             for task in left:
                 task.cancel()

@@ -71,6 +71,56 @@ class TestBranches:
             assert await handle.result("5s") == ["rested", "slow"]
             assert calls == ["slow"]
 
+    @guarantee(17)
+    async def test_it_is_suspended_once_plain_io_beside_a_wait_has_ended(
+        self, backend: Backend
+    ) -> None:
+        """I/O outside of steps keeps the run in memory while it lasts, and no longer."""
+        answered = asyncio.Event()
+
+        async def sleeper() -> str:
+            await zart.sleep("10h")
+            return "rested"
+
+        @zart.durable("io-beside-sleep")
+        async def workflow() -> str:
+            sleeping = asyncio.create_task(sleeper())
+            await answered.wait()
+            return await sleeping
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow) as worker:
+            handle = await scheduler.schedule(workflow)
+            await eventually(
+                lambda: scheduler.timeline(handle.id), is_true=lambda steps: len(steps) == 1
+            )
+            assert (await handle.get()).status == "running"
+            answered.set()
+            await suspended(scheduler, handle.id)
+            await eventually(lambda: is_idle(worker))
+            await pass_time(scheduler, "11h")
+            assert await handle.result("5s") == "rested"
+
+    @guarantee(17)
+    async def test_a_gather_that_returns_exceptions_does_not_take_the_suspension_for_one(
+        self, backend: Backend
+    ) -> None:
+        """The signal is no result: the results are those of the branches."""
+
+        async def sleeper(hours: int) -> int:
+            await zart.sleep(f"sleep-{hours}", f"{hours}h")
+            return hours
+
+        @zart.durable("gathers-exceptions")
+        async def workflow() -> list[str]:
+            results = await asyncio.gather(sleeper(1), sleeper(2), return_exceptions=True)
+            return [str(result) for result in results]
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            await suspended(scheduler, handle.id)
+            await pass_time(scheduler, "3h")
+            assert await handle.result("5s") == ["1", "2"]
+
     @guarantee(14, 17)
     @pytest.mark.parametrize("form", ["gather", "group"])
     async def test_it_is_suspended_when_every_branch_waits(

@@ -342,6 +342,22 @@ class TestCancel:
             assert await handle.result(timeout="10s") == 9
 
     @guarantee(23)
+    async def test_a_cancelled_execution_keeps_its_counts(self, backend: Backend) -> None:
+        """How often it was tried and when it was first started are not lost with the cancel."""
+
+        @zart.durable("fails-first", retry=zart.RetryConfig.fixed(5, "1h"))
+        async def workflow() -> None:
+            raise ValueError("not yet")
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            waiting = await eventually(handle.get, is_true=lambda e: e.status == "waiting")
+            await handle.cancel()
+            cancelled = await handle.get()
+            assert cancelled.status == "cancelled"
+            assert (cancelled.attempt, cancelled.started) == (2, waiting.started)
+
+    @guarantee(23)
     async def test_a_cancelled_execution_is_not_compensated(self, backend: Backend) -> None:
         """on_failure is for failures: a cancel is somebody's will."""
         compensated: list[str] = []

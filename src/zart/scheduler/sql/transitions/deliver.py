@@ -64,12 +64,14 @@ async def cancel(tx: Transaction, execution_id: str) -> Answer:
     rows = await tx.fetch("lock_execution_row", id=execution_id)
     if not rows:
         return Answer.NOT_FOUND
-    status, run, attempt = rows[0][4], rows[0][7], rows[0][8]
+    status, run = rows[0][4], rows[0][7]
     if status is not None:
         return Answer.DONE if status == Status.CANCELLED else Answer.FINISHED
+    live = (await tx.fetch("get_executions", entries=[(execution_id,)]))[0]
+    attempt, crashes, started_at = live[8], live[9], live[14]
     await tx.execute(
         "finish_executions",
-        entries=[(execution_id, Status.CANCELLED, None, None, attempt, 0, rows[0][9])],
+        entries=[(execution_id, Status.CANCELLED, None, None, attempt, crashes, started_at)],
     )
     await tx.execute("cancel_open_steps", entries=[(execution_id, run)])
     await tx.execute("delete_task_group", entries=[(execution_id,)])
