@@ -903,13 +903,14 @@ def test_a_dataclass_whose_annotations_cannot_be_found_is_an_error_naming_them(
         serializer.shape(Broken)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is new in 3.12")
-def test_a_named_alias_is_read_as_what_it_stands_for(serializer: Serializer) -> None:
-    names: dict[str, Any] = {"UUID": UUID}
-    exec("type Id = UUID | str\ntype Json = dict[str, Json] | list[Json] | str", names)
-    assert serializer.shape(_of(list, names["Id"])).record([UUID(int=1)])[1] == [UUID(int=1)]
-    with pytest.raises(DefinitionError, match="holds itself without end"):
-        serializer.shape(names["Json"])
+if sys.version_info >= (3, 12):  # the type statement is new there
+
+    def test_a_named_alias_is_read_as_what_it_stands_for(serializer: Serializer) -> None:
+        names: dict[str, Any] = {"UUID": UUID}
+        exec("type Id = UUID | str\ntype Json = dict[str, Json] | list[Json] | str", names)
+        assert serializer.shape(_of(list, names["Id"])).record([UUID(int=1)])[1] == [UUID(int=1)]
+        with pytest.raises(DefinitionError, match="holds itself without end"):
+            serializer.shape(names["Json"])
 
 
 # -- Codecs --------------------------------------------------------------------------------------

@@ -486,6 +486,11 @@ class DurableScheduler:
             traceback=cause.traceback,
         )
 
+    def ended(self, execution_id: str, status: str, output: str | None, error: str | None) -> None:
+        """Tell those who wait, here and in other processes, of an end that has been committed."""
+        self._results.settle(execution_id, (status, output, error))
+        self.wakeups.tell(FINISHED)
+
     async def _ending(self, execution_id: str, timeout: Duration | None) -> tuple[Any, ...]:
         checked(execution_id, "an execution id")
         limit = None if timeout is None else seconds(timeout, what="timeout")

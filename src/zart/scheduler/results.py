@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from zart.scheduler.protocol import Scheduler
@@ -18,6 +19,25 @@ FIRST_LOOK = 0.01
 """Seconds; looks then become rarer, up to the backend's poll interval."""
 
 
+PAUSE = 0.00005
+"""Seconds of rest after a look, for each execution that it asked about."""
+
+
+class _Hint(Bell):
+    """Passes a hint from another process on, and keeps that it was one."""
+
+    __slots__ = ("_to", "rang")
+
+    def __init__(self, to: Bell) -> None:
+        super().__init__()
+        self._to = to
+        self.rang = False
+
+    def ring(self) -> None:
+        self.rang = True
+        self._to.ring()
+
+
 class Results:
     """Answers with an execution's end, however many are waited for."""
 
@@ -25,6 +45,8 @@ class Results:
         self._backend = backend
         self._wakeups = wakeups
         self._bell = Bell()
+        self._hint = _Hint(self._bell)
+        self._new: set[str] = set()
         self._waiting: dict[str, list[asyncio.Future[Ending | None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -34,6 +56,7 @@ class Results:
         self._waiting.setdefault(execution_id, []).append(future)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look(), name="zart-results")
+        self._new.add(execution_id)
         self._bell.ring()
         try:
             return await future
@@ -44,20 +67,33 @@ class Results:
                 if not waiters:
                     self._waiting.pop(execution_id, None)
 
+    def settle(self, execution_id: str, ending: Ending | None) -> None:
+        """Answer those who wait for an execution, with an end that is known to be committed."""
+        for future in self._waiting.pop(execution_id, ()):
+            if not future.done():
+                future.set_result(ending)
+
     async def _look(self) -> None:
-        await self._wakeups.attach(self._bell, FINISHED)
+        await self._wakeups.attach(self._hint, FINISHED)
         try:
             interval = FIRST_LOOK
             while self._waiting:
                 rang = await self._bell.wait(interval)
                 interval = FIRST_LOOK if rang else min(interval * 1.5, self._backend.poll_interval)
-                if self._waiting:
-                    await self._answer()
+                if rang and not self._hint.rang:
+                    ids = [i for i in self._new if i in self._waiting]
+                else:
+                    ids = list(self._waiting)
+                self._new.clear()
+                self._hint.rang = False
+                if ids:
+                    await self._answer(ids)
+                    # However many ends are told of, looking takes a small share of the time.
+                    await asyncio.sleep(len(ids) * PAUSE)
         finally:
-            self._wakeups.detach(self._bell)
+            self._wakeups.detach(self._hint)
 
-    async def _answer(self) -> None:
-        ids = list(self._waiting)
+    async def _answer(self, ids: Sequence[str]) -> None:
         try:
             found = await self._backend.results(ids)
         except Exception as error:
@@ -69,9 +105,7 @@ class Results:
         for execution_id in ids:
             ending = found.get(execution_id)
             if ending is None or ending[0] is not None:
-                for future in self._waiting.pop(execution_id, ()):
-                    if not future.done():
-                        future.set_result(ending)
+                self.settle(execution_id, ending)
 
     async def close(self) -> None:
         """Stop looking; those who still wait are cancelled."""

@@ -52,11 +52,15 @@ class WakeUps:
         self._bells: dict[str, set[Bell]] = {kind: set() for kind in (DUE, FINISHED, READY, WOKEN)}
         self._listening = False
 
-    def ring(self, kind: str, *, elsewhere: bool = True) -> None:
+    def ring(self, kind: str) -> None:
         """Ring here, and tell other processes soon."""
         for bell in self._bells[kind]:
             bell.ring()
-        if elsewhere and self._hints is not None:
+        self.tell(kind)
+
+    def tell(self, kind: str) -> None:
+        """Tell other processes soon."""
+        if self._hints is not None:
             self._hints.send(kind)
 
     async def attach(self, bell: Bell, *kinds: str) -> None:

@@ -25,15 +25,13 @@ from zart.scheduler.journal import Journal
 from zart.scheduler.lease import Lease, LeaseTimes
 from zart.scheduler.running import GRACE, Executor, RunningTask, Stop
 from zart.scheduler.suspects import Suspects
-from zart.scheduler.wakeup import DUE, FINISHED, READY, WOKEN, Bell
+from zart.scheduler.wakeup import DUE, READY, WOKEN, Bell
 
 __all__ = ["Worker"]
 
 _log = logging.getLogger("zart.worker")
 
 CLAIM_BATCH = 128
-GATHER = 0.002
-"""Seconds that a worker with few free slots waits for more before it claims: one claim for many."""
 RECONCILE = 1.0
 """Seconds between looks at whether running tasks are still this worker's."""
 STRAY = 3.0
@@ -82,7 +80,6 @@ class Worker:
             on_takeover=self._ready.ring,
         )
         interval = self.config.poll_interval
-        self._enough = min(self.config.concurrency // 8, CLAIM_BATCH // 2)
         self._interval = self._backend.poll_interval if interval is None else seconds(interval)
 
     @property
@@ -224,21 +221,15 @@ class Worker:
     # -- claiming -----------------------------------------------------------------------------
 
     async def _claim_on(self) -> None:
-        gathered = False
         while not self._stopping:
             free = self.config.concurrency - len(self._running)
             if free <= 0:
                 await self._slot.wait(1.0)
             elif not self._lease.valid:
                 await self._ready.wait(0.1)
-            elif free < self._enough and not gathered:
-                gathered = True
-                await asyncio.sleep(GATHER)
-                continue
             elif await self._claim(min(free, CLAIM_BATCH)) == 0:
                 # The look of `_keep_time` rings when something is ready.
                 await self._ready.wait(max(self._interval, RECONCILE))
-            gathered = False
 
     def _names(self) -> list[tuple[str, str]]:
         return [(queue, name) for queue in self.config.queues for name in self._executor.names]
@@ -365,9 +356,9 @@ class Worker:
             return
         wakeups = self.scheduler.wakeups
         match entry.ending:
-            case Finish(parent=parent):
-                wakeups.ring(FINISHED)
-                if parent is not None:
+            case Finish() as end:
+                self.scheduler.ended(entry.claim.execution_id, end.status, end.output, end.failure)
+                if end.parent is not None:
                     wakeups.ring(READY)
                     wakeups.ring(WOKEN)
             case FinishStep():

@@ -17,7 +17,7 @@ from zart.scheduler.sql.database import Database, Ddl, Hints, Session, closing_s
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
 
-__all__ = ["PostgresDatabase"]
+__all__ = ["PLANNER", "PostgresDatabase"]
 
 T = TypeVar("T")
 _driver: Any = asyncpg
@@ -30,6 +30,16 @@ _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # classes for each element, which took a third of a flush's time.
 _TYPES = {"text": "text::text[]", "int": "text::bigint[]"}
 _encode = msgspec.json.Encoder().encode
+
+# Every statement here finds its rows by a key. A plan that is cached while a table is small would
+# scan it for ever: so scans and what is built on them are the planner's last choice.
+PLANNER = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+_USUAL_PLANNER = "; ".join(f"SET LOCAL {setting} = on" for setting in PLANNER)
 
 _TRANSIENT = (
     "40",  # serialization failure, deadlock
@@ -82,6 +92,7 @@ class PostgresDatabase(Database):
         self._options: dict[str, Any] = {"command_timeout": 60, **(options or {})}
         self._url = url
         self._connections = connections
+        self._planner = dict(PLANNER)
         self._pool: Any = None
         channel = zlib.crc32(tables.named("tasks").encode())
         self.hints: Hints | None = _Notifications(self._connect, f"zart_{channel:08x}")
@@ -94,12 +105,25 @@ class PostgresDatabase(Database):
             max_size=self._connections,
             max_inactive_connection_lifetime=300,
             reset=_no_reset,
+            connect=self._connect_with,
             **self._options,
         )
 
     async def _connect(self) -> Any:
-        connection: Any = await _driver.connect(self._url, **self._options)
-        return connection
+        return await self._connect_with(self._url, **self._options)
+
+    async def _connect_with(self, *arguments: Any, **options: Any) -> Any:
+        """Connect with a planner that looks rows up by their keys; without it behind a pooler."""
+        given: dict[str, str] = options.pop("server_settings", None) or {}
+        try:
+            settings = {**self._planner, **given}
+            return await _driver.connect(*arguments, server_settings=settings, **options)
+        except asyncpg.PostgresError as error:
+            if not self._planner or "startup parameter" not in str(error):
+                raise
+            _log.debug("a pooler refuses settings at connection: %s", error)
+            self._planner = {}
+            return await _driver.connect(*arguments, server_settings=given, **options)
 
     async def _run_once(self, work: Work[T], attempt: int) -> T:
         async with self._acquired() as connection:
@@ -152,6 +176,8 @@ class PostgresDatabase(Database):
     @asynccontextmanager
     async def own_transaction(self, attempt: int) -> AsyncGenerator[tuple[Any, Any], None]:
         async with self._acquired() as connection, connection.transaction():
+            if self._planner:  # what is for our own statements is not for the user's
+                await connection.execute(_USUAL_PLANNER)
             yield _PostgresTransaction(connection, self.statements, attempt), connection
 
     def borrowed(self, connection: Any) -> _PostgresTransaction:

@@ -48,14 +48,18 @@ FROM t JOIN {executions} e ON e.id = t.execution_id;
 -- compares its epoch, nobody but the epoch's owner writes these rows, and what the others write
 -- meanwhile (a wake) changes nothing in them. An end is refused once an event has come: its mailbox
 -- is cleared by the longer way. A row holds a step, an end or neither, so that nothing is joined
--- with what passed the fence: the planner takes that for one row, and loops.
+-- with what passed the fence: the planner takes that for one row, and loops. The lateral subquery
+-- locks, so it stays one probe of the key for each row, whatever the statistics say; as a plain join
+-- a cached plan took every task for every row. The caller orders the rows.
 WITH held AS (
-    SELECT r.*
+    SELECT r.*, mine.step
     FROM {rows entries: n int, execution_id text, run int, epoch int, ends int, name text, kind text, position int, outcome text, value text, due_at int, began_at int, status text, output text, failure text, attempt int, crashes int, started_at int} AS r
-    JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = '' AND t.epoch = r.epoch
-    WHERE r.ends = 0 OR t.wake_seq = 0
-    ORDER BY t.execution_id, t.run
-    {for_share}
+    CROSS JOIN LATERAL (
+        SELECT t.step FROM {tasks} t
+        WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
+          AND t.epoch = r.epoch AND (r.ends = 0 OR t.wake_seq = 0)
+        {for_share}
+    ) AS mine
 ), recorded AS (
     INSERT INTO {steps} AS s (execution_id, run, name, kind, position, outcome, value, due_at, started_at, finished_at)
     SELECT h.execution_id, h.run, h.name, h.kind, h.position, h.outcome, h.value, h.due_at, h.began_at,
@@ -74,7 +78,7 @@ WITH held AS (
 ), ended AS (
     DELETE FROM {tasks} AS t
     USING held h
-    WHERE h.status IS NOT NULL AND t.execution_id = h.execution_id AND t.run = h.run AND t.step = ''
+    WHERE h.status IS NOT NULL AND t.execution_id = h.execution_id AND t.run = h.run AND t.step = h.step
 )
 SELECT n FROM held;
 

@@ -7,6 +7,7 @@ still holds at COMMIT. Entries whose claim is lost drop out and change no row in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -82,9 +83,14 @@ async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool
             others.append((*key, *_NO_STEP, *_end_row(end)))
         elif not entry.steps:
             others.append((*key, *_NO_STEP, *_NO_END))
-    rows = await tx.fetch("commit_at_once", entries=[*steps.values(), *others])
+    ordered = sorted([*steps.values(), *others], key=_by_task)
+    rows = await tx.fetch("commit_at_once", entries=ordered)
     written = {row[0] for row in rows}
     return [number in written for number in range(len(entries))]
+
+
+_by_task = itemgetter(1, 2)
+"""Execution and run of a row: transactions lock tasks in this order."""
 
 
 def _end_row(end: Any) -> tuple[Any, ...]:
