@@ -244,7 +244,9 @@ class Lease:
             self._next_orphans = now + self._times.lease / 3
             for worker in await line.orphans():
                 if worker != self._name:
-                    await self._take_over(line, worker, None, "it is not entered")
+                    # Claimed after its worker had been declared dead, by a process that lived:
+                    # the death was counted then, and is no crash of these.
+                    await self._take_over(line, worker, None, "it is not entered", crashed=False)
 
     async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
         """Those whose lease has run out, once the server has been up for one lease."""
@@ -281,12 +283,18 @@ class Lease:
         return self._back_since is None or time.monotonic() - self._back_since >= seconds
 
     async def _take_over(
-        self, line: LeaseSession, worker: str, beat_at: int | None, why: str
+        self,
+        line: LeaseSession,
+        worker: str,
+        beat_at: int | None,
+        why: str,
+        *,
+        crashed: bool = True,
     ) -> None:
         def still_dead(expires_at: int, now_at: int, last_beat_at: int) -> bool:
             return expires_at < now_at or last_beat_at == beat_at
 
-        amount = await line.take_over(worker, still_dead)
+        amount = await line.take_over(worker, still_dead, crashed=crashed)
         if amount:
             _log.warning("worker %s is dead (%s): took over %d tasks", worker, why, amount)
             self._call(self._on_takeover)

@@ -41,8 +41,17 @@ class LeaseSession(Protocol):
         """Owners of tasks that are not entered as workers."""
         ...
 
-    async def take_over(self, worker: str, still_dead: Callable[[int, int, int], bool]) -> int:
-        """Make a dead worker's tasks ready; gives how many. Asks ``still_dead`` under a lock."""
+    async def take_over(
+        self,
+        worker: str,
+        still_dead: Callable[[int, int, int], bool],
+        *,
+        crashed: bool = True,
+    ) -> int:
+        """Make a dead worker's tasks ready; gives how many. Asks ``still_dead`` under a lock.
+
+        ``crashed`` says whether that counts as a crash of each task.
+        """
         ...
 
     async def remove(self, id: str) -> None:

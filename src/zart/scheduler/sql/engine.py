@@ -223,8 +223,16 @@ class _SqlLeaseSession:
     async def orphans(self) -> list[str]:
         return await self.session.run(leases.orphans)
 
-    async def take_over(self, worker: str, still_dead: Callable[[int, int, int], bool]) -> int:
-        return await self.session.run(lambda tx: leases.take_over(tx, worker, still_dead))
+    async def take_over(
+        self,
+        worker: str,
+        still_dead: Callable[[int, int, int], bool],
+        *,
+        crashed: bool = True,
+    ) -> int:
+        return await self.session.run(
+            lambda tx: leases.take_over(tx, worker, still_dead, crashed=crashed)
+        )
 
     async def remove(self, id: str) -> None:
         await self.session.run(lambda tx: tx.execute("delete_worker", id=id))

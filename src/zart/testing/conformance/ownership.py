@@ -323,6 +323,23 @@ class TestOwnership:
                     assert await handle.result(timeout="8s") == "heir"
                 assert (await handle.get()).crashes == 1
 
+    @guarantee(10, 11)
+    async def test_a_claim_that_came_after_its_workers_death_is_taken_over_as_no_crash(
+        self, backend: Backend
+    ) -> None:
+        """A worker that had been declared dead and lived claims once more: nobody loses by it."""
+
+        @zart.durable("late-claim")
+        async def late_claim() -> str:
+            return "served"
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(late_claim)
+            assert len(await claim_all(scheduler, "late-claim", worker="declared-dead")) == 1
+            async with working(scheduler, late_claim, config=SHORT_LEASE):
+                assert await handle.result(timeout="8s") == "served"
+            assert (await handle.get()).crashes == 0
+
     @guarantee(10)
     async def test_a_step_longer_than_the_lease_keeps_it(self, backend: Backend) -> None:
         """The heartbeat goes on by itself while a step runs."""

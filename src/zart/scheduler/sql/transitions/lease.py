@@ -75,9 +75,15 @@ async def orphans(tx: Transaction) -> list[str]:
 
 
 async def take_over(
-    tx: Transaction, worker: str, still_dead: Callable[[int, int, int], bool]
+    tx: Transaction,
+    worker: str,
+    still_dead: Callable[[int, int, int], bool],
+    *,
+    crashed: bool = True,
 ) -> int:
     """Make a dead worker's tasks ready again and strike its name; gives how many there were.
+
+    ``crashed`` says whether its end counts as a crash of each.
 
     The worker's row is locked and ``still_dead(expires_at, now, beat_at)`` asked again, so that a
     beat which came in between wins. Each task gets a new epoch, which fences the old owner out.
@@ -87,9 +93,8 @@ async def take_over(
         return 0
     keys = [(r[0], r[1], r[2]) for r in await tx.fetch("worker_tasks", worker=worker)]
     for start in range(0, len(keys), _BATCH):
-        await tx.execute(
-            "take_over_tasks", entries=keys[start : start + _BATCH], worker=worker, crashed=1
-        )
+        batch = keys[start : start + _BATCH]
+        await tx.execute("take_over_tasks", entries=batch, worker=worker, crashed=int(crashed))
     if rows:
         await tx.execute("delete_worker", id=worker)
     return len(keys)
