@@ -14,11 +14,11 @@ from zart.duration import describe
 from zart.errors import EncodeError, PayloadTooLargeError
 from zart.execution.failure import failure_of, is_own, write_failure
 from zart.execution.step import StepRules
-from zart.models import Failure, Outcome, RecordedAttempt
+from zart.models import Claim, Failure, Outcome, RecordedAttempt
 from zart.scheduler.entries import AttemptRow, Entry
 from zart.serialization import Serializer, Shape
 
-__all__ = ["Ended", "Surroundings", "attempts", "recorded_value"]
+__all__ = ["Ended", "Surroundings", "attempt_row", "attempts", "recorded_value"]
 
 _log = logging.getLogger("zart.step")
 
@@ -49,15 +49,13 @@ class Surroundings(Protocol):
         """True when a cancellation comes from zart: nothing is recorded then."""
         ...
 
-    def attempt_row(
-        self,
-        step: str,
-        number: int,
-        error: str,
-        retry_at: int,
-        deadline_at: int | None,
-        started_at: int,
-    ) -> AttemptRow: ...
+    @property
+    def claim(self) -> Claim: ...
+
+    @property
+    def run_attempt(self) -> int:
+        """Which attempt at the run this is; 0 for a distributed step, which counts by itself."""
+        ...
 
     def entry(self, **parts: Any) -> Entry: ...
 
@@ -137,7 +135,7 @@ async def attempts(
             late = _no_time_left(failure)
             return _ended(around, name, Outcome.TIMED_OUT, late, number, deadline, started)
         _log.info("step %s: attempt %d failed: %s: %s", name, number, failure.type, failure.message)
-        row = around.attempt_row(name, number, write_failure(failure), retry_at, deadline, started)
+        row = attempt_row(around, name, number, write_failure(failure), retry_at, deadline, started)
         await around.write(around.entry(attempts=(row,)))
         number += 1
         await around.back_off(name, retry_at, number)
@@ -163,6 +161,30 @@ async def _one_attempt(
     return Ended(Outcome.OK, text, value)
 
 
+def attempt_row(
+    around: Surroundings,
+    step: str,
+    number: int,
+    error: str,
+    retry_at: int,
+    deadline_at: int | None,
+    started_at: int,
+) -> AttemptRow:
+    """The row of a failed attempt at a step, or at the run itself where ``step`` is empty."""
+    claim = around.claim
+    return (
+        claim.execution_id,
+        claim.run,
+        step,
+        around.run_attempt,
+        number,
+        error,
+        retry_at,
+        deadline_at,
+        started_at,
+    )
+
+
 def _no_time_left(last: Failure) -> Failure:
     return Failure(
         last.type,
@@ -183,5 +205,5 @@ def _ended(
 ) -> Ended:
     """The end of a step without a result; its last attempt is kept like the others."""
     text = write_failure(failure)
-    row = around.attempt_row(name, number, text, started, deadline, started)
+    row = attempt_row(around, name, number, text, started, deadline, started)
     return Ended(outcome, text, None, (row,))

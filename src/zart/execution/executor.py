@@ -11,14 +11,14 @@ import msgspec
 
 from zart.duration import describe, seconds
 from zart.errors import DecodeError, EncodeError, PayloadTooLargeError
-from zart.execution.attempts import attempts, recorded_value
+from zart.execution.attempts import attempt_row, attempts, recorded_value
 from zart.execution.branches import Suspension
 from zart.execution.context import TaskContext
 from zart.execution.failure import failed_steps, failure_of, is_own, write_failure
 from zart.execution.handler import TaskHandler
 from zart.execution.history import scope
 from zart.execution.registry import TaskRegistry
-from zart.execution.run import Run, called, current_run
+from zart.execution.run import IN_PLACE, Run, called, current_run
 from zart.execution.step import StepFunction
 from zart.models import Claim, ClaimedTask, Failure, Outcome, Status
 from zart.scheduler.entries import AttemptRow, Entry, Finish, FinishStep, Park, Receipt
@@ -233,7 +233,7 @@ class HandlerRun:
     def _attempt_row(self, run: Run, failure: Failure, due: int, *, failing: bool) -> AttemptRow:
         number = self._task.attempt
         step = f"{FAILURE_RECORD}" if failing else ""
-        return run.attempt_row(step, number, write_failure(failure), due, None, self._task.now_at)
+        return attempt_row(run, step, number, write_failure(failure), due, None, self._task.now_at)
 
     def _settle(
         self, run: Run, failure: Failure, rows: tuple[AttemptRow, ...], *, failing: bool
@@ -407,27 +407,9 @@ class StepRun:
     def entry(self, **parts: Any) -> Entry:
         return Entry(self.claim, **parts)
 
-    def attempt_row(
-        self,
-        step: str,
-        number: int,
-        error: str,
-        retry_at: int,
-        deadline_at: int | None,
-        started_at: int,
-    ) -> AttemptRow:
-        claim = self.claim
-        return (
-            claim.execution_id,
-            claim.run,
-            step,
-            0,
-            number,
-            error,
-            retry_at,
-            deadline_at,
-            started_at,
-        )
+    @property
+    def run_attempt(self) -> int:
+        return 0
 
     async def write(self, entry: Entry) -> None:
         if await self._ledger.commit(entry) is not Receipt.COMMITTED:
@@ -436,7 +418,7 @@ class StepRun:
 
     async def back_off(self, step: str, retry_at: int, number: int) -> None:
         rest = (retry_at - self.clock.now_at()) / 1_000_000
-        if rest <= 1.0:
+        if rest <= IN_PLACE:
             await asyncio.sleep(max(rest, 0))
             return
         self._park = Park(self._task.wake_sequence, number, retry_at, -1)

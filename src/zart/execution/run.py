@@ -18,7 +18,7 @@ from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
 from zart.models import Claim, ClaimedTask, Failure, Outcome, Recorded
-from zart.scheduler.entries import AttemptRow, Entry, Receipt, StepRow
+from zart.scheduler.entries import Entry, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
 
@@ -147,28 +147,9 @@ class Run:
             started_at or self.clock.now_at(),
         )
 
-    def attempt_row(
-        self,
-        step: str,
-        number: int,
-        error: str,
-        retry_at: int,
-        deadline_at: int | None,
-        started_at: int,
-    ) -> AttemptRow:
-        claim = self.claim
-        run_attempt = self.task.attempt
-        return (
-            claim.execution_id,
-            claim.run,
-            step,
-            run_attempt,
-            number,
-            error,
-            retry_at,
-            deadline_at,
-            started_at,
-        )
+    @property
+    def run_attempt(self) -> int:
+        return self.task.attempt
 
     async def write(self, entry: Entry) -> None:
         """Commit an entry; unwinds the handler when the claim is lost."""

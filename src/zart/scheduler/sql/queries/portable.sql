@@ -219,9 +219,6 @@ SELECT {now}, (SELECT min(d.due_at) FROM {tasks} d WHERE d.due_at IS NOT NULL),
                {join} {tasks} t ON t.queue = n.queue AND t.task = n.task
                WHERE t.ready_at IS NOT NULL);
 
--- name: time
-SELECT {now};
-
 -- name: register_worker
 INSERT INTO {workers} (id, host, process, concurrency, session_lock, locked_at, started_at, beat_at, expires_at)
 SELECT :id, :host, :process, :concurrency, :session_lock, {now}, {now}, {now}, {now} + :lease;
