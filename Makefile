@@ -17,12 +17,13 @@ export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/$(VENV)/pyright
 export npm_config_cache := $(CURDIR)/$(VENV)/npm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check databases bench format clean
+.PHONY: help demo test check chaos databases bench format clean
 
 help:
 	@echo "make demo      see zart at work, on SQLite, nothing else needed"
 	@echo "make test      every check, then every test, on all three databases"
 	@echo "make check     format, lint, types and import direction only"
+	@echo "make chaos     faults in real servers and processes: make chaos MINUTES=30 SEED=1"
 	@echo "make bench     the benchmarks"
 	@echo "make format    write files in the project's format"
 	@echo "make clean     remove everything that was made here"
@@ -39,6 +40,10 @@ check: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
+
+chaos: $(VENV)/ready databases
+	@ZART_CHAOS_MINUTES=$(or $(MINUTES),10) ZART_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest \
+		-n $(WORKERS) --dist worksteal --timeout 0 $(or $(ARGS),tests/chaos)
 
 bench: $(VENV)/ready databases
 	@$(BIN)/python -m benchmarks $(ARGS)
