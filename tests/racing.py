@@ -179,6 +179,11 @@ def open_row(claim: Claim, name: str, kind: str, due_at: int | None = None) -> S
     return (claim.execution_id, claim.run, name, kind, 1, None, None, due_at, 1)
 
 
+def keys(claim: Claim) -> tuple[str, int, str]:
+    """What a claim is on; its epoch is anyone's guess."""
+    return claim.execution_id, claim.run, claim.step
+
+
 def committing_(*entries: Entry) -> Work[list[Receipt]]:
     return lambda tx: committing.commit(tx, entries)
 
@@ -253,7 +258,7 @@ outcomes = pytest.mark.parametrize("failed", [False, True], ids=("ok", "failed")
 async def parent_is_ready_once(race: Race, steps: dict[str, str | None]) -> None:
     assert await race.steps("p") == steps
     tasks = await race.first.claim("next", NAMES, 100)
-    assert [t.claim for t in tasks] == [Claim("p", 1, "", 2)]
+    assert [keys(t.claim) for t in tasks] == [("p", 1, "")]
     assert {s.name: s.outcome for s in tasks[0].steps} == steps
     assert await race.claim("again") == {}
 

@@ -11,8 +11,15 @@ from tests.databases import Database
 from zart.scheduler.sql.postgres import PLANNER, WORDING
 from zart.scheduler.sql.statements import Statements, Tables
 
-FOR_PEOPLE = {"list_executions", "list_workers", "shift_tasks", "shift_steps", "shift_attempts"}
-"""Asked by hand, or in tests: they may read what there is."""
+FOR_PEOPLE = {
+    "applied_migrations",
+    "list_executions",
+    "list_workers",
+    "shift_tasks",
+    "shift_steps",
+    "shift_attempts",
+}
+"""Asked by hand, once, or in tests: they may read what there is."""
 
 
 async def test_a_cached_plan_finds_every_row_by_an_index(postgres_database: Database) -> None:
@@ -24,7 +31,7 @@ async def test_a_cached_plan_finds_every_row_by_an_index(postgres_database: Data
     connection = await asyncpg.connect(postgres_database.url, server_settings=settings)
     try:
         for name in statements:
-            if name in FOR_PEOPLE:
+            if name in FOR_PEOPLE or name.startswith("doctor_"):
                 continue
             plan = await _plan(connection, name, statements[name].sql)
             assert not re.search(r"Seq Scan on zart|Hash Join|Merge Join", plan), f"{name}:\n{plan}"

@@ -21,7 +21,7 @@ from zart.execution.fanout import ChildHandle, StepHandle
 from zart.execution.handler import TaskHandler
 from zart.execution.loop import DurableLoop
 from zart.execution.retry import RetryConfig
-from zart.execution.run import Run, called, current_run
+from zart.execution.run import called, current_run
 from zart.execution.step import Raises, StepFunction, StepRules
 from zart.models import Failure, TaskDefinition
 from zart.scheduler.durable import DEFAULT_QUEUE
@@ -87,7 +87,12 @@ class Step(Generic[P, T]):
             name = run.history.numbered(step.step_name)
         else:
             name = run.history.name(self._name)
-        return _recorded_call(run, name, step, args, kwargs)
+        function, asynchronous = step.function, step.is_async
+        arguments: tuple[Any, ...] = args
+        if kwargs:
+            function, arguments = functools.partial(function, *args, **kwargs), ()
+        shape = run.serializer.shape(step.result_type)
+        return run.step(name, lambda: called(function, arguments, asynchronous), shape, step.rules)
 
     def named(self, name: str) -> Step[P, T]:
         """The same step under a name of its own, unique in the run."""
@@ -118,24 +123,6 @@ class Step(Generic[P, T]):
 
 async def _plain_call(step: StepFunction, args: Any, kwargs: Any) -> Any:
     return await called(functools.partial(step.function, *args, **kwargs), (), step.is_async)
-
-
-async def _recorded_call(run: Run, name: str, step: StepFunction, args: Any, kwargs: Any) -> Any:
-    if kwargs:
-        call = functools.partial(step.function, *args, **kwargs)
-        return await run.step(
-            name,
-            lambda: called(call, (), step.is_async),
-            run.serializer.shape(step.result_type),
-            step.rules,
-        )
-    function, asynchronous = step.function, step.is_async
-    return await run.step(
-        name,
-        lambda: called(function, args, asynchronous),
-        run.serializer.shape(step.result_type),
-        step.rules,
-    )
 
 
 class _StepDecorator(Protocol):

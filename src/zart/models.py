@@ -107,6 +107,7 @@ class Recorded(msgspec.Struct, frozen=True):
     outcome: str | None
     value: str | None
     due_at: int | None
+    finished_at: int | None = None
 
 
 class RecordedAttempt(msgspec.Struct, frozen=True):

@@ -68,19 +68,23 @@ class Surroundings(Protocol):
         ...
 
 
-def recorded_value(around: Surroundings, what: str, shape: Shape, value: Any) -> tuple[str, Any]:
-    """A value's JSON and what a replay reads from it.
+def recorded_value(
+    around: Surroundings, kind: str, name: str, shape: Shape, value: Any
+) -> tuple[str, Any]:
+    """A value's JSON and what a replay reads from it; ``kind`` and ``name`` say whose it is.
 
     Raises `EncodeError` or `PayloadTooLargeError`.
     """
     try:
         text, value = shape.record(value)
     except EncodeError as error:
-        raise EncodeError(f"{what} returned a value that cannot be recorded: {error}") from error
+        raise EncodeError(
+            f"{kind} {name!r} returned a value that cannot be recorded: {error}"
+        ) from error
     limit = around.max_payload
     if len(text) > limit // 4 and len(text.encode()) > limit:
         raise PayloadTooLargeError(
-            f"{what} returned {len(text.encode()):,} bytes of JSON, {limit:,} are allowed:"
+            f"{kind} {name!r} returned {len(text.encode()):,} bytes of JSON, {limit:,} are allowed:"
             " store it elsewhere and return a reference, or raise max_payload"
         )
     return text, value
@@ -91,12 +95,14 @@ async def attempts(
     name: str,
     call: Callable[[], Awaitable[tuple[str, Any]]],
     rules: StepRules,
-    earlier: RecordedAttempt | None,
+    earlier: RecordedAttempt | None = None,
+    raised: tuple[BaseException, int] | None = None,
 ) -> Ended:
     """Try a step until it has an outcome.
 
     ``call`` gives the recorded text and value; ``earlier`` is the last failed attempt that a
-    former life of this run recorded.
+    former life of this run recorded; ``raised`` what a first attempt, made without a timeout, has
+    just raised, and when it began.
     """
     clock = around.clock
     number = 1
@@ -111,23 +117,19 @@ async def attempts(
     elif rules.timeout is not None and not rules.per_attempt:
         deadline = clock.now_at() + int(rules.timeout * 1_000_000)
     while True:
-        started = clock.now_at()
-        limit = rules.timeout if deadline is None else max((deadline - started) / 1_000_000, 0)
-        ended = await _one_attempt(call, limit)
-        if isinstance(ended, Ended):
-            return ended
-        error, expired = ended
-        timed_out = expired and deadline is not None
-        if expired:
-            assert rules.timeout is not None
-            failure = Failure("TimeoutError", f"it did not end within {describe(rules.timeout)}")
+        if raised is not None:
+            (error, started), expired = raised, False
+            raised = None
         else:
-            business = isinstance(error, rules.raises) if rules.raises else False
-            failure = failure_of(error, step=name, business=business, serializer=around.serializer)
-            if business:
-                return _ended(around, name, Outcome.FAILED, failure, number, deadline, started)
+            started = clock.now_at()
+            limit = rules.timeout if deadline is None else max((deadline - started) / 1_000_000, 0)
+            ended = await _one_attempt(call, limit)
+            if isinstance(ended, Ended):
+                return ended
+            error, expired = ended
+        timed_out = expired and deadline is not None
+        failure, final = _failure(around, name, rules, error, expired)
         last = Outcome.TIMED_OUT if expired else Outcome.FAILED
-        final = isinstance(error, EncodeError | PayloadTooLargeError)
         if timed_out or final or not rules.retry.allows(error, number):
             return _ended(around, name, last, failure, number, deadline, started)
         retry_at = clock.now_at() + int(rules.retry.delay(number) * 1_000_000)
@@ -139,6 +141,18 @@ async def attempts(
         await around.write(around.entry(attempts=(row,)))
         number += 1
         await around.back_off(name, retry_at, number)
+
+
+def _failure(
+    around: Surroundings, name: str, rules: StepRules, error: BaseException, expired: bool
+) -> tuple[Failure, bool]:
+    """What is recorded of a failed attempt, and whether another one would be pointless."""
+    if expired:
+        assert rules.timeout is not None
+        return Failure("TimeoutError", f"it did not end within {describe(rules.timeout)}"), False
+    business = isinstance(error, rules.raises) if rules.raises else False
+    failure = failure_of(error, step=name, business=business, serializer=around.serializer)
+    return failure, business or isinstance(error, EncodeError | PayloadTooLargeError)
 
 
 async def _one_attempt(

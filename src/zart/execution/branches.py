@@ -30,14 +30,15 @@ class Suspension(BaseException):
 class Waiting(msgspec.Struct, eq=False):
     """One branch at a durable wait.
 
-    It goes on when ``ready`` says so, or at ``due_at``. ``pending`` counts the children it waits
-    for, so that the last of them ends the wait; 0 for waits that any wake may end.
+    It goes on when ``ready`` says so, or at ``due_at``. ``pending`` counts the children it still
+    waits for, so that the last of them ends the wait; None for waits that any wake may end. It is
+    asked when the run parks: some may have ended while it waited in place.
     """
 
     name: str
     ready: Callable[[], bool]
     due_at: int | None = None
-    pending: int = 0
+    pending: Callable[[], int] | None = None
     timer: Any = None
 
 
@@ -46,6 +47,7 @@ class Branches:
 
     def __init__(self, root: asyncio.Task[Any], on_rest: Callable[[], None]) -> None:
         self._root = root
+        self._loop = root.get_loop()
         self._on_rest = on_rest
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: dict[asyncio.Future[None], tuple[Waiting, asyncio.Task[Any] | None]] = {}
@@ -63,13 +65,13 @@ class Branches:
             self._busy == 0
             and not self._waiting
             and not self._tasks
-            and asyncio.current_task() is self._root
+            and asyncio.current_task(self._loop) is self._root
         )
 
     def enter(self) -> None:
         """A durable operation begins."""
         self._busy += 1
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # the loop is looked up slowly before Python 3.12
         if task is not self._root and task is not None:
             self.know(task)
 

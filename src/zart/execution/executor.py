@@ -106,6 +106,7 @@ class HandlerRun:
         finally:
             if timer is not None:
                 timer.cancel()
+            run.ended = True  # what is left is not cut off by the handler's own code
             await run.branches.end()
 
     # -- one attempt --------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class HandlerRun:
         data = run.data = run.serializer.shape(handler.data_type).decode(task.input)
         result = await handler.run(TaskContext(run, data), data)
         shape = run.serializer.shape(handler.output_type)
-        text, _ = recorded_value(run, f"task {task.task!r}", shape, result)
+        text, _ = recorded_value(run, "task", task.task, shape, result)
         return text
 
     async def _compensate(self, run: Run, failed: str) -> str:
@@ -169,7 +170,7 @@ class HandlerRun:
         deadline = self._deadline_at()
         if deadline is not None:
             due.append(deadline)
-        pending = [w.pending for w in waits if w.pending]
+        pending = [w.pending() for w in waits if w.pending is not None]
         park = Park(
             run.history.wake,
             self._task.attempt,
@@ -220,7 +221,7 @@ class HandlerRun:
         if deadline is not None and due >= deadline:
             late = self._timeout_failure(failure)
             return self._settle(run, late, (attempt_row,), failing=False)
-        again = set(failed_steps(error))
+        again = set(failed_steps(error)) | run.cut_off()
         # A distributed step counts its attempts by itself: a new life begins at the first again.
         erased = {name for name in again if run.history.kind_of(name) == "distributed"}
         return run.entry(
@@ -266,7 +267,7 @@ class HandlerRun:
                 task.started_at,
                 task.parent,
                 has_steps=run.has_steps,
-                has_events=run.history.wake > 0,
+                wake_sequence=run.history.wake,
             )
         )
 
@@ -392,7 +393,7 @@ class StepRun:
         bound = step.bound(named)
         value = await called(lambda: step.function(*bound.args, **bound.kwargs), (), step.is_async)
         shape = self.serializer.shape(step.result_type)
-        return recorded_value(self, f"step {self.claim.step!r}", shape, value)
+        return recorded_value(self, "step", self.claim.step, shape, value)
 
     def _arguments(self) -> dict[str, Any]:
         stored = msgspec.json.decode(self._task.input, type=dict[str, msgspec.Raw])

@@ -188,15 +188,16 @@ async def wait_all(
             raise DefinitionError(f"{handle!r} belongs to another run")
     if not run.stopping:
         await run.catch_up()
-    local = [h.task for h in handles if isinstance(h, LocalStep)]
+    local = {h.name: h.task for h in handles if isinstance(h, LocalStep)}
     remote = [h.name for h in handles if not isinstance(h, LocalStep)]
     if local and remote:
         # Two branches: one stands at the closures, the other at the rows.
         await asyncio.gather(
-            _wait_local(local, return_exceptions), _wait_remote(run, remote, return_exceptions)
+            _wait_local(run, local, return_exceptions),
+            _wait_remote(run, remote, return_exceptions),
         )
     elif local:
-        await _wait_local(local, return_exceptions)
+        await _wait_local(run, local, return_exceptions)
     elif remote:
         await _wait_remote(run, remote, return_exceptions)
     if not return_exceptions and (failed := run.history.failed(remote)) is not None:
@@ -204,9 +205,17 @@ async def wait_all(
     return [_answer(run, handle, return_exceptions) for handle in handles]
 
 
-async def _wait_local(tasks: list[asyncio.Task[Any]], return_exceptions: bool) -> None:
+async def _wait_local(
+    run: Run, tasks: dict[str, asyncio.Task[Any]], return_exceptions: bool
+) -> None:
     """Wait for closures. One that fails leaves the others running: their outcomes still count."""
-    await asyncio.gather(*tasks, return_exceptions=return_exceptions)
+    try:
+        await asyncio.gather(*tasks.values(), return_exceptions=return_exceptions)
+    except Exception:
+        # In a replay all that failed fail at once: what was raised then is the first by record.
+        if (failed := run.history.failed(tasks)) is not None:
+            await tasks[failed]
+        raise
 
 
 async def _wait_remote(run: Run, names: list[str], return_exceptions: bool) -> None:
@@ -217,8 +226,11 @@ async def _wait_remote(run: Run, names: list[str], return_exceptions: bool) -> N
             return True
         return not history.open(names)
 
+    def pending() -> int:
+        return len(history.open(names))
+
     while not over():
-        await run.wait(Waiting(f"{len(names)} steps", over, None, len(history.open(names))))
+        await run.wait(Waiting(f"{len(names)} steps", over, None, pending))
 
 
 def _answer(run: Run, handle: StepHandle[Any], return_exceptions: bool) -> Any:

@@ -29,14 +29,19 @@ class History:
     )
 
     def __init__(self, task: ClaimedTask) -> None:
-        self._records: dict[str, Recorded] = {r.name: r for r in task.steps}
-        self._attempts: dict[str, RecordedAttempt] = {a.step: a for a in task.attempts}
+        self._records: dict[str, Recorded] = {}
+        self._attempts: dict[str, RecordedAttempt] = {}
         self._mailbox: list[Event] = list(task.events)
         self._taken: set[int] = set()
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}
-        self.position = max((r.position for r in task.steps), default=0)
+        self.position = 0
         self.wake = task.wake_sequence
+        if task.steps:
+            self._records = {r.name: r for r in task.steps}
+            self.position = max(r.position for r in task.steps)
+        if task.attempts:
+            self._attempts = {a.step: a for a in task.attempts}
 
     def refresh(self, task: ClaimedTask) -> None:
         """Take in what has come since: outcomes of distributed steps and children, events."""
@@ -109,13 +114,16 @@ class History:
         return record
 
     def add(self, record: Recorded) -> None:
-        """Note what this run has just recorded."""
+        """Note what this run has recorded."""
         self._records[record.name] = record
 
-    def next_position(self) -> int:
-        """The place of a new record in the timeline."""
-        self.position += 1
-        return self.position
+    def append(
+        self, name: str, kind: str, outcome: str | None, value: str | None, due_at: int | None
+    ) -> int:
+        """Note what this run records next; gives its place in the timeline."""
+        self.position = position = self.position + 1
+        self._records[name] = Recorded(name, kind, position, outcome, value, due_at)
+        return position
 
     def unused(self) -> bool:
         """True while the history holds steps that this run has not come to yet."""
@@ -140,11 +148,19 @@ class History:
         return [name for name in names if self.outcome_of(name) is None]
 
     def failed(self, names: Iterable[str]) -> str | None:
-        """The first of the names whose outcome is not ok."""
-        for name in names:
-            if self.outcome_of(name) not in (None, Outcome.OK):
-                return name
-        return None
+        """The one of the names that failed first.
+
+        Not the first in the caller's order: that one may have failed after the failure of another
+        had been raised, and a replay must raise the same.
+        """
+        failed = [n for n in names if self.outcome_of(n) not in (None, Outcome.OK)]
+        return min(failed, key=self._ended, default=None)
+
+    def _ended(self, name: str) -> tuple[int, int]:
+        """Orders records by their ends: here they are numbered as they end, elsewhere begun."""
+        record = self._records[name]
+        elsewhere = record.kind in ("distributed", "child")
+        return (record.finished_at or 0) if elsewhere else 0, record.position
 
     # -- mailbox ------------------------------------------------------------------------------
 

@@ -103,8 +103,9 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
             await run.refuse()
         await run.catch_up()
         erased = run.history.forget(f"{self._name}[{finished - 1}]/") if self.index >= 0 else []
-        what = f"an iteration of loop {self._name!r}"
-        text, self.state = recorded_value(run, what, self._shape, self.state)
+        text, self.state = recorded_value(
+            run, "an iteration of loop", self._name, self._shape, self.state
+        )
         # What waited for company: the erased need no outcome any more.
         run.along = [row for row in run.along if row[2] not in erased]
         mark = msgspec.json.encode(_Mark(finished, msgspec.Raw(text.encode()))).decode()

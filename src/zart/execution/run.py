@@ -12,7 +12,7 @@ from typing import Any
 from zart.errors import SuspensionSwallowedError
 from zart.execution.attempts import Ended, attempts, recorded_value
 from zart.execution.branches import Branches, Suspension, Waiting
-from zart.execution.failure import read_failure, step_error, write_failure
+from zart.execution.failure import is_own, read_failure, step_error, write_failure
 from zart.execution.history import History
 from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
@@ -63,11 +63,14 @@ class Run:
         self.stop: Stop | None = None
         self.expired = False
         self.park_rows: list[StepRow] = []
-        self.has_steps = bool(task.steps)
+        # What has ended left nothing to clear; the usual end is the shortest way to commit.
+        self.has_steps = any(step.outcome is None for step in task.steps)
         self.data: Any = None
         self.along: list[StepRow] = []
         self._outstanding: list[asyncio.Future[Receipt]] = []
         self._refusals = 0
+        self._cut_off: dict[str, asyncio.Task[Any]] = {}
+        self.ended = False
         self._unwinding: asyncio.TimerHandle | None = None
         self.end_swallowed: Callable[[], Entry] | None = None
         """Gives the entry that fails a run whose handler cannot be unwound."""
@@ -76,7 +79,12 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        return self.stop is not None or self.expired or self.branches.suspended is not None
+        return (
+            self.stop is not None
+            or self.expired
+            or self.ended
+            or self.branches.suspended is not None
+        )
 
     @property
     def seed(self) -> int:
@@ -117,9 +125,13 @@ class Run:
     def entry(self, *, steps: tuple[StepRow, ...] = (), **parts: Any) -> Entry:
         """An entry of this run; rows that could wait for company go along."""
         if self.along:
-            steps = (*self.along, *steps)
-            self.along = []
+            steps = (*self.take_along(), *steps)
         return Entry(self.claim, steps, **parts)
+
+    def take_along(self) -> list[StepRow]:
+        """The rows that waited for company; they go with the next entry."""
+        rows, self.along = self.along, []
+        return rows
 
     def row(
         self,
@@ -132,8 +144,7 @@ class Run:
         started_at: int | None = None,
     ) -> StepRow:
         """A row of the timeline at the next position; the history knows it from here on."""
-        position = self.history.next_position()
-        self.history.add(Recorded(name, kind, position, outcome, value, due_at))
+        position = self.history.append(name, kind, outcome, value, due_at)
         claim = self.claim
         return (
             claim.execution_id,
@@ -190,10 +201,11 @@ class Run:
         kind: str = "step",
     ) -> Any:
         """A recorded step: what the history holds, or the outcome of running it now."""
+        self._cut_off = self._cut_off and self._still_cut_off()
         recorded = self.history.find(name, kind)
         if recorded is not None and recorded.outcome is not None:
-            if recorded.outcome == Outcome.CANCELLED and recorded.value is not None:
-                await self._cut_off_again(name)
+            if recorded.outcome == Outcome.CANCELLED:
+                await self._cut_off_again(recorded)
             return self.replay(recorded, shape, rules)
         if self.stopping:
             await self.refuse()
@@ -204,19 +216,17 @@ class Run:
         started = self.clock.now_at()
         self.branches.enter()
         try:
-            ended = await self._attempt(name, call, shape, rules)
+            ended = await self._attempt(name, call, shape, rules, started)
             row = self.row(name, kind, ended.outcome, ended.text, started_at=started)
-            entry = self.entry(steps=(row,), attempts=ended.attempts)
+            rows = (*self.take_along(), row) if self.along else (row,)
+            entry = Entry(self.claim, rows, ended.attempts)
+            future = self.ledger.commit(entry)
             if rules.idempotent and ended.outcome == Outcome.OK:
-                self.write_soon(entry)
-            else:
-                await self.write(entry)
+                self._outstanding.append(future)
+            elif await future is not Receipt.COMMITTED:
+                self.lose()
         except asyncio.CancelledError:
-            if not self.stopping and self.history.outcome_of(name) is None:
-                # Cancelled by the handler's own code: a replay must take the same branch.
-                text = write_failure(_CUT_OFF) if _here().cancelling() else None
-                row = self.row(name, kind, Outcome.CANCELLED, text, started_at=started)
-                self.write_soon(self.entry(steps=(row,)))
+            self._record_cancelled(name, kind, started)
             raise
         finally:
             self.branches.leave()
@@ -224,19 +234,56 @@ class Run:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
 
-    async def _cut_off_again(self, name: str) -> None:
+    def _record_cancelled(self, name: str, kind: str, started: int) -> None:
+        """What the handler's own code has cancelled: a replay must take the same branch."""
+        if self.stopping or self.history.outcome_of(name) is not None:
+            return
+        text = None
+        if _here().cancelling():
+            text = write_failure(_CUT_OFF)
+            self._cut_off[name] = _here()
+        row = self.row(name, kind, Outcome.CANCELLED, text, started_at=started)
+        self.write_soon(self.entry(steps=(row,)))
+
+    async def _cut_off_again(self, recorded: Recorded) -> None:
         """Wait to be cut off, as the first life was: by a timeout, a sibling, or a cancel().
 
         Its code takes the same branch then. Were the cancellation raised from here, nobody would
         know it as theirs: ``asyncio.timeout`` would not make a TimeoutError of it.
         """
+        if recorded.value is None:
+            return  # its function cancelled itself
         if self.stopping:
             await self.refuse()
-        _log.debug("step %s of %s waits to be cut off again", name, self.claim)
-        await asyncio.get_running_loop().create_future()
+        _log.debug("step %s of %s waits to be cut off again", recorded.name, self.claim)
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self._cut_off[recorded.name] = _here()
+            raise
+
+    def cut_off(self) -> set[str]:
+        """The steps that were cut off by the failure that has left the handler.
+
+        They are no results of its next attempt: nothing need cut them off there, and it would wait
+        for that for ever. Those that the handler has dealt with stay cut off.
+        """
+        return set(self._cut_off)
+
+    def _still_cut_off(self) -> dict[str, asyncio.Task[Any]]:
+        """At a durable call: what was cut off in its task has been dealt with; all, in the root."""
+        here = _here()
+        if here is self._root:
+            return {}
+        return {name: task for name, task in self._cut_off.items() if task is not here}
 
     async def _attempt(
-        self, name: str, call: Callable[[], Awaitable[Any]], shape: Shape, rules: StepRules
+        self,
+        name: str,
+        call: Callable[[], Awaitable[Any]],
+        shape: Shape,
+        rules: StepRules,
+        started: int,
     ) -> Ended:
         async def once() -> tuple[str, Any]:
             token = current_run.set(None)
@@ -244,9 +291,26 @@ class Run:
                 value = await call()
             finally:
                 current_run.reset(token)
-            return recorded_value(self, f"step {name!r}", shape, value)
+            return recorded_value(self, "step", name, shape, value)
 
-        return await attempts(self, name, once, rules, self.history.attempt(name))
+        earlier = self.history.attempt(name)
+        if earlier is not None or rules.timeout is not None:
+            return await attempts(self, name, once, rules, earlier)
+        # The usual case in the fewest calls; what is raised goes the usual way.
+        token = current_run.set(None)
+        try:
+            try:
+                value = await call()
+            finally:
+                current_run.reset(token)
+            text, value = recorded_value(self, "step", name, shape, value)
+        except BaseException as error:
+            if not is_own(error):
+                raise
+            raised = error
+        else:
+            return Ended(Outcome.OK, text, value)
+        return await attempts(self, name, once, rules, raised=(raised, started))
 
     def replay(self, recorded: Recorded, shape: Shape, rules: StepRules) -> Any:
         """The recorded outcome again: the same value, or the same exception."""
@@ -265,6 +329,7 @@ class Run:
         self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, rules: StepRules
     ) -> Any:
         """A step whose writes to the database and outcome are one commit."""
+        self._cut_off = self._cut_off and self._still_cut_off()
         recorded = self.history.find(name, "transaction")
         if recorded is not None and recorded.outcome is not None:
             return self.replay(recorded, shape, rules)
@@ -299,7 +364,7 @@ class Run:
                 value = await work(connection)
             finally:
                 current_run.reset(token)
-            made[:] = [recorded_value(self, f"step {name!r}", shape, value)]
+            made[:] = [recorded_value(self, "step", name, shape, value)]
             return self.row(name, "transaction", Outcome.OK, made[0][0], started_at=started)
 
         receipt, recorded = await self.scheduler.backend.transact(self.claim, name, write)
@@ -320,6 +385,7 @@ class Run:
         """
         if self.stopping:
             await self.refuse()
+        self._cut_off = self._cut_off and self._still_cut_off()
         if waiting.ready():
             if row is not None:
                 self.write_soon(self.entry(steps=(row,)))

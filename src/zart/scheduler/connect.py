@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from zart.duration import Duration, seconds
 from zart.scheduler.durable import MAX_PAYLOAD, DurableScheduler, KnownTasks
+from zart.scheduler.sql.database import ANSWER_TIMEOUT
 from zart.scheduler.sql.engine import SqlEngine
 from zart.scheduler.sql.sqlite import SqliteDatabase
 from zart.scheduler.sql.statements import Tables
@@ -36,18 +38,26 @@ class PostgresScheduler(DurableScheduler):
         prefix: str = "zart_",
         schema: str | None = None,
         connections: int = 8,
+        answer_timeout: Duration = ANSWER_TIMEOUT,
         serializer: Serializer | None = None,
         max_payload: int = MAX_PAYLOAD,
         registry: KnownTasks | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Connect; ``options`` go to asyncpg. Connections are opened when they are first used."""
+        """Connect; ``options`` go to asyncpg. Connections are opened when they are first used.
+
+        A connection that leaves a statement unanswered for ``answer_timeout`` counts as lost.
+        """
         try:
             from zart.scheduler.sql.postgres import PostgresDatabase  # noqa: PLC0415 an extra
         except ImportError as error:
             raise _missing("asyncpg", "postgres") from error
         database = PostgresDatabase(
-            url, Tables(prefix, schema), connections=connections, options=options
+            url,
+            Tables(prefix, schema),
+            connections=connections,
+            answer_timeout=seconds(answer_timeout, what="answer_timeout"),
+            options=options,
         )
         await database.open()
         return cls(
@@ -66,18 +76,26 @@ class MySQLScheduler(DurableScheduler):
         prefix: str = "zart_",
         schema: str | None = None,
         connections: int = 8,
+        answer_timeout: Duration = ANSWER_TIMEOUT,
         serializer: Serializer | None = None,
         max_payload: int = MAX_PAYLOAD,
         registry: KnownTasks | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Connect; ``options`` go to asyncmy. Connections are opened when they are first used."""
+        """Connect; ``options`` go to asyncmy. Connections are opened when they are first used.
+
+        A connection that leaves a statement unanswered for ``answer_timeout`` counts as lost.
+        """
         try:
             from zart.scheduler.sql.mysql import MySQLDatabase  # noqa: PLC0415 an extra
         except ImportError as error:
             raise _missing("asyncmy", "mysql") from error
         database = MySQLDatabase(
-            url, Tables(prefix, schema), connections=connections, options=options
+            url,
+            Tables(prefix, schema),
+            connections=connections,
+            answer_timeout=seconds(answer_timeout, what="answer_timeout"),
+            options=options,
         )
         return cls(
             SqlEngine(database), serializer=serializer, max_payload=max_payload, registry=registry
@@ -165,7 +183,8 @@ def connect(url: str, **options: Any) -> Connecting:
     """A scheduler by URL: ``sqlite:///shop.db``, ``postgresql://...`` or ``mysql://...``.
 
     ``options`` are those of `PostgresScheduler.connect` and its siblings: ``prefix`` of the
-    tables, ``schema``, ``connections``, ``serializer``, ``max_payload`` in bytes, ``registry``.
+    tables, ``schema``, ``connections``, ``answer_timeout``, ``serializer``, ``max_payload`` in
+    bytes, ``registry``.
 
     ::
 

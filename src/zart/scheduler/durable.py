@@ -30,6 +30,7 @@ from zart.errors import (
 )
 from zart.models import Execution, Status, StepRecord, TaskDefinition, as_microseconds
 from zart.scheduler.entries import Delivery, NewExecution
+from zart.scheduler.findings import Finding
 from zart.scheduler.journal import Journal
 from zart.scheduler.naming import checked, checked_priority
 from zart.scheduler.protocol import Scheduler
@@ -49,6 +50,8 @@ O_co = TypeVar("O_co", covariant=True)
 MAX_PAYLOAD = 1024 * 1024
 """Bytes of JSON that an input, result or event may have, unless said otherwise."""
 DEFAULT_QUEUE = "default"
+TURN = 250
+"""Inputs that are encoded at a stretch, before others on the event loop have their turn."""
 
 _FAR_FUTURE = (2**62, "")
 
@@ -133,6 +136,7 @@ class DurableScheduler:
         self._intake: Journal[NewExecution, bool] = Journal(backend.schedule)
         self._deliveries: Journal[Delivery, Answer] = Journal(backend.offer)
         self._results = Results(backend, self.wakeups)
+        self._closing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> DurableScheduler:
         return self
@@ -146,7 +150,15 @@ class DurableScheduler:
         await self.close()
 
     async def close(self) -> None:
-        """Finish what is being written and close every connection."""
+        """Finish what is being written and close every connection.
+
+        It goes on by itself when its caller is cancelled.
+        """
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._intake.drain()
         await self._deliveries.drain()
         await self._results.close()
@@ -249,6 +261,7 @@ class DurableScheduler:
         ids: Iterable[str] | None = None,
         queue: str = DEFAULT_QUEUE,
         priority: int = 0,
+        connection: Any = None,
     ) -> list[Handle[O]]: ...
 
     @overload
@@ -260,6 +273,7 @@ class DurableScheduler:
         ids: Iterable[str] | None = None,
         queue: str = DEFAULT_QUEUE,
         priority: int = 0,
+        connection: Any = None,
     ) -> list[Handle[Any]]: ...
 
     async def schedule_many(
@@ -270,21 +284,30 @@ class DurableScheduler:
         ids: Iterable[str] | None = None,
         queue: str = DEFAULT_QUEUE,
         priority: int = 0,
+        connection: Any = None,
     ) -> list[Handle[Any]]:
         """Schedule an execution for each item, all or none, in one transaction.
 
-        ``ids`` has one id for each item. Raises what `schedule` raises.
+        ``ids`` has one id for each item. With ``connection``, a driver connection with an open
+        transaction, they exist if and only if that transaction commits. The event loop is not
+        held up, however many there are. Raises what `schedule` raises.
         """
         name, data_type, output_type = self.definition(task)
         items = list(data)
         keys: list[str | None] = list(ids) if ids is not None else [None] * len(items)
         if len(keys) != len(items):
             raise PayloadError(f"{len(items)} items and {len(keys)} ids: give one id for each item")
-        new = [
-            self._new(name, data_type, item, key, queue, priority, None, None)
-            for item, key in zip(items, keys, strict=True)
-        ]
-        created = await self.backend.schedule(new) if new else []
+        new: list[NewExecution] = []
+        for item, key in zip(items, keys, strict=True):
+            new.append(self._new(name, data_type, item, key, queue, priority, None, None))
+            if len(new) % TURN == 0:
+                await asyncio.sleep(0)
+        if not new:
+            return []
+        if connection is not None:
+            created = await self.backend.schedule_within(connection, new)
+        else:
+            created = await self.backend.schedule(new)
         self.wakeups.ring(READY)
         return [
             Handle(self, execution.id, output_type, created=is_new)
@@ -452,6 +475,18 @@ class DurableScheduler:
     async def workers(self) -> Sequence[WorkerRow]:
         """The workers that are entered."""
         return await self.backend.workers()
+
+    async def doctor(self) -> Sequence[Finding]:
+        """Examine the database, the workers and the queue, as ``zart doctor`` does.
+
+        Each finding has a ``level`` (ok, warning or problem), the ``check`` it comes from, what
+        was ``found``, and unless all is well its ``meaning`` and ``advice``. Nothing is changed.
+
+        ::
+
+            problems = [f for f in await scheduler.doctor() if f.level == "problem"]
+        """
+        return await self.backend.examine()
 
     async def wait(self, execution_id: str, timeout: Duration | None = None) -> Execution:
         """Wait until an execution has ended, however it ended, and give it.

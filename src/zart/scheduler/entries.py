@@ -86,8 +86,8 @@ class Finish(msgspec.Struct, frozen=True):
     parent: tuple[str, int, str] | None
     has_steps: bool = True
     """False when the run never had a distributed step or an open wait: nothing to clear."""
-    has_events: bool = True
-    """False when nothing had been delivered when the run last looked."""
+    wake_sequence: int = 0
+    """The last wake that the run has seen."""
 
 
 class FinishStep(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """A worker's lease: the heartbeat, and the watch over other workers' hearts.
 
 Both live in a thread with a connection of their own, so that a blocked event loop or a step
-longer than the lease does not look like death. Three rules keep the living alive and the dead dead:
+longer than the lease does not look like death. These rules keep the living alive and the dead dead:
 
 - At two thirds of the lease without a beat the worker stops writing by itself; it goes on when a
   beat succeeds, and starts anew under another name when it has been declared dead.
@@ -9,6 +9,9 @@ longer than the lease does not look like death. Three rules keep the living aliv
   session holds is free twice, half a second apart.
 - A server that has just restarted has freed every lock and let leases run out: locks taken before
   its start mean nothing, and leases count only when it has been up for as long as one.
+- A database's clock that is set by more than a third of a lease is like a restart: leases count
+  when one has passed since; and one that was set back does not put a death off for hours, since a
+  beat that is not renewed for a lease's time is none.
 - After a lost connection the server may be another one (a standby that was promoted), which never
   had the locks: on a session that is not the worker's first, a free lock means death only when it
   was seen held there, or when the others have had a beat's time to come back; leases, a lease's.
@@ -17,6 +20,7 @@ longer than the lease does not look like death. Three rules keep the living aliv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -25,18 +29,28 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
+from zart.errors import ZartError
 from zart.scheduler.protocol import LeaseSession, Scheduler
+from zart.scheduler.sql.database import LockTakenError
 from zart.scheduler.sql.transitions.lease import WorkerRow
 
 __all__ = ["Lease", "LeaseTimes"]
 
 _log = logging.getLogger("zart.lease")
+T = TypeVar("T")
 
 TICK = 0.25
+EVERY = 30.0
+"""Seconds until the log says again that the heartbeat cannot reach the database."""
+PAUSE = 0.02
+"""Seconds until the first new try of a broken session; later ones wait longer."""
+PATIENCE = 30.0
+"""Seconds that a start tries again."""
 WATCH = 0.5
 BLOCKED = 2.0
 """Seconds that the event loop may go without a turn before a warning shows where it stands."""
@@ -69,20 +83,26 @@ class Lease:
         self._name = ""
         self._lock = 0
         self._registered = False
+        self._served = False
         self._strikes_out = True
         self._valid_until = 0.0
         self._suspects: dict[int, float] = {}
+        self._beats: dict[str, tuple[int, float]] = {}
+        self._clock_ahead: float | None = None
         self._seen_held: set[int] = set()
         self._back_since: float | None = None
         self._next_watch = 0.0
         self._next_orphans = 0.0
-        self._turn_at = time.monotonic()
+        self._next_word = 0.0
+        self._turn_at = 0.0
+        self._asked_at = 0.0
         self._warned = False
         self._main_thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._thread_loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._ended = False
         self._ready: asyncio.Future[None] | None = None
         self._rename()
 
@@ -110,14 +130,22 @@ class Lease:
         if self._thread is None:
             return
         self._strikes_out = strike_out
+        thread = self._thread
+        self.let_go()
+        await asyncio.to_thread(thread.join, 10)
+
+    def let_go(self) -> None:
+        """Let the thread end by itself, without waiting for it."""
+        if self._thread is None:
+            return
+        self._thread = None
+        self._valid_until = 0.0
+        self._ended = True
         if self._thread_loop is not None and self._stop is not None:
             try:
                 self._thread_loop.call_soon_threadsafe(self._stop.set)
             except RuntimeError:
                 _log.debug("the lease thread has ended already")
-        await asyncio.to_thread(self._thread.join, 10)
-        self._thread = None
-        self._valid_until = 0.0
 
     def _rename(self) -> None:
         self._name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -131,17 +159,28 @@ class Lease:
     async def _keep_alive(self) -> None:
         self._thread_loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        delay = 0.1
+        if self._ended:
+            return
+        delay, began = PAUSE, time.monotonic()
         while not self._stop.is_set():
+            self._served = False
             try:
-                async with self._backend.lease_session() as line:
+                async with contextlib.AsyncExitStack() as stack:
+                    session = self._backend.lease_session()
+                    line = await self._ask(stack.enter_async_context(session))
                     await self._serve(line)
-                delay = 0.1
+                delay = PAUSE
             except Exception as error:
-                if not self._registered and self._tell_start(error):
+                waits = not isinstance(error, ZartError) and time.monotonic() - began < PATIENCE
+                if not self._registered and not waits and self._tell_start(error):
                     return
+                if self._served:
+                    delay = PAUSE  # the lock is free meanwhile, and others look for that
+                worth = delay > 0.5 and time.monotonic() >= self._next_word
+                if worth:
+                    self._next_word = time.monotonic() + EVERY
                 _log.log(
-                    logging.WARNING if delay > 0.5 else logging.DEBUG,
+                    logging.WARNING if worth else logging.DEBUG,
                     "worker %s cannot reach the database for its heartbeat: %s: %s",
                     self._name,
                     type(error).__name__,
@@ -149,6 +188,26 @@ class Lease:
                 )
                 await self._pause(delay)
                 delay = min(delay * 2, 2.0)
+
+    async def _hold(self, line: LeaseSession) -> bool:
+        """Hold the worker's lock: the one that others know of, where it can be had.
+
+        A server that has not heard of the old session's end has given it to that one still, maybe
+        for hours: then it is a new one.
+        """
+        try:
+            return await self._ask(line.session.hold(self._lock))
+        except LockTakenError:
+            self._lock = secrets.randbits(62)
+            return await self._ask(line.session.hold(self._lock))
+
+    async def _ask(self, asked: Awaitable[T]) -> T:
+        """What the session answers, soon enough that another one can still bring the next beat.
+
+        A taking-over is not asked this way: of many tasks it may rightly take longer.
+        """
+        async with asyncio.timeout(max(1.0, self._times.lease / 3)):
+            return await asked
 
     def _tell_start(self, error: Exception | None) -> bool:
         """Answer `start`; True when it was still waiting."""
@@ -179,8 +238,9 @@ class Lease:
         self._back_since = time.monotonic() if self._registered else None
         self._seen_held.clear()
         self._suspects.clear()
-        holds = await line.session.hold(self._lock)
+        holds = await self._hold(line)
         await self._beat(line, holds, relocked=True)
+        self._served = True
         next_beat = time.monotonic() + self._times.beat
         while not self._stop.is_set():
             await self._pause(TICK)
@@ -197,7 +257,7 @@ class Lease:
                 self._next_watch = now + WATCH
                 await self._watch(line)
         if self._strikes_out:
-            await line.remove(self._name)
+            await self._ask(line.remove(self._name))
 
     async def _pause(self, seconds: float) -> None:
         assert self._stop is not None
@@ -212,7 +272,7 @@ class Lease:
         lease = int(self._times.lease * 1_000_000)
         lock = self._lock if holds else None
         if self._registered:
-            if await line.beat(self._name, lease, lock, relocked=relocked):
+            if await self._ask(line.beat(self._name, lease, lock, relocked=relocked)):
                 self._valid_until = sent + self._times.lease * 2 / 3
                 return
             dead = self._name
@@ -225,44 +285,77 @@ class Lease:
             self._valid_until = 0.0
             self._rename()
             if holds:
-                holds = await line.session.hold(self._lock)
+                holds = await self._hold(line)
                 lock = self._lock
             self._call(self._on_lost, dead)
-        await line.register(
-            self._name, socket.gethostname(), os.getpid(), self._concurrency, lock, lease
+        process = os.getpid()
+        await self._ask(
+            line.register(self._name, socket.gethostname(), process, self._concurrency, lock, lease)
         )
         self._registered = True
         self._valid_until = sent + self._times.lease * 2 / 3
         self._tell_start(None)
 
     async def _watch(self, line: LeaseSession) -> None:
-        rows = [row for row in await line.workers() if row.id != self._name]
-        await self._take_over_silent(line, [row for row in rows if row.expired])
-        await self._take_over_unlocked(line, [row for row in rows if not row.expired])
+        rows = await self._ask(line.workers())
+        if rows:
+            self._look_at_clock(rows[0].now_at)
+        rows = [row for row in rows if row.id != self._name]
+        silent = self._silent(rows)
+        await self._take_over_silent(line, silent)
+        await self._take_over_unlocked(line, [row for row in rows if row not in silent])
         now = time.monotonic()
         if now >= self._next_orphans:
             self._next_orphans = now + self._times.lease / 3
-            for worker in await line.orphans():
+            for worker in await self._ask(line.orphans()):
                 if worker != self._name:
                     # Claimed after its worker had been declared dead, by a process that lived:
                     # the death was counted then, and is no crash of these.
                     await self._take_over(line, worker, None, "it is not entered", crashed=False)
 
+    def _look_at_clock(self, now_at: int) -> None:
+        """Let leases count again only after one, when the database's clock has been set.
+
+        Forward, it makes every lease look run out, until the next beat of each.
+        """
+        before, self._clock_ahead = self._clock_ahead, now_at / 1_000_000 - time.monotonic()
+        if before is not None and abs(self._clock_ahead - before) > self._times.lease / 3:
+            _log.warning("the database's clock was set by %+.1f s", self._clock_ahead - before)
+            self._back_since = time.monotonic()
+
+    def _silent(self, rows: list[WorkerRow]) -> list[WorkerRow]:
+        """Those whose lease has run out: by the database's clock, or before this one's eyes.
+
+        A clock that was set back would put the end of a lease off for hours.
+        """
+        now = time.monotonic()
+        seen, self._beats = self._beats, {}
+        for row in rows:
+            beat_at, since = seen.get(row.id, (None, now))
+            self._beats[row.id] = (row.beat_at, since if beat_at == row.beat_at else now)
+        return [
+            row
+            for row in rows
+            if row.expired
+            or now - self._beats[row.id][1] > (row.expires_at - row.beat_at) / 1_000_000
+        ]
+
     async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
         """Those whose lease has run out, once the server has been up for one lease."""
         if not rows or not self._back_for(self._times.lease):
             return
-        if rows[0].now_at - await line.session.server_started_at() < self._times.lease * 1_000_000:
+        started = await self._ask(line.session.server_started_at())
+        if rows[0].now_at - started < self._times.lease * 1_000_000:
             return
         for row in rows:
-            await self._take_over(line, row.id, None, "its lease has run out")
+            await self._take_over(line, row.id, row.beat_at, "its lease has run out")
             if row.session_lock is not None:
                 await line.session.forget(row.session_lock)
 
     async def _take_over_unlocked(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
         """Those whose session lock is free for the second time."""
         locks = {row.session_lock: row for row in rows if row.session_lock is not None}
-        free = await line.session.released(list(locks)) if locks else set[int]()
+        free = await self._ask(line.session.released(list(locks))) if locks else set[int]()
         self._seen_held |= locks.keys() - free
         if not self._back_for(self._times.beat):
             free &= self._seen_held
@@ -271,7 +364,7 @@ class Lease:
         dead = [locks[key] for key, since in self._suspects.items() if now - since >= WATCH * 0.9]
         if not dead:
             return
-        started = await line.session.server_started_at()
+        started = await self._ask(line.session.server_started_at())
         for row in dead:
             if row.locked_at is not None and row.locked_at > started:
                 await self._take_over(line, row.id, row.beat_at, "its session is gone")
@@ -294,19 +387,30 @@ class Lease:
         def still_dead(expires_at: int, now_at: int, last_beat_at: int) -> bool:
             return expires_at < now_at or last_beat_at == beat_at
 
-        amount = await line.take_over(worker, still_dead, crashed=crashed)
-        if amount:
-            _log.warning("worker %s is dead (%s): took over %d tasks", worker, why, amount)
+        noticed = time.monotonic()
+        total = 0
+        # Batch by batch, so that the first are at work again while the rest is taken over.
+        while amount := await line.take_over(worker, still_dead, crashed=crashed):
+            total += amount
             self._call(self._on_takeover)
+        if total:
+            took = time.monotonic() - noticed
+            _log.warning(
+                "worker %s is dead (%s): took over %d tasks in %.2f s", worker, why, total, took
+            )
 
     # -- a loop that has no turn --------------------------------------------------------------
 
     def _look_at_loop(self) -> None:
         """Say where the worker's event loop stands when it has had no turn for long."""
-        blocked = time.monotonic() - self._turn_at
-        if blocked < BLOCKED:
+        now = time.monotonic()
+        if self._turn_at >= self._asked_at:  # it has had one since it was last asked to
             self._warned = False
-        elif not self._warned:
+            self._asked_at = now
+            self._call(self._had_turn)
+            return
+        blocked = now - self._asked_at
+        if blocked >= BLOCKED and not self._warned:
             self._warned = True
             # Documented and meant for this, in spite of its underscore.
             frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
@@ -319,7 +423,6 @@ class Lease:
                 blocked,
                 where,
             )
-        self._call(self._had_turn)
 
     def _had_turn(self) -> None:
         self._turn_at = time.monotonic()

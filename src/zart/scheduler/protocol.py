@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from zart.clock import DatabaseClock
 from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
+from zart.scheduler.findings import Finding
 from zart.scheduler.sql.database import Hints, Session
 from zart.scheduler.sql.transitions.deliver import Answer
 from zart.scheduler.sql.transitions.lease import WorkerRow
@@ -48,8 +49,9 @@ class LeaseSession(Protocol):
         *,
         crashed: bool = True,
     ) -> int:
-        """Make a dead worker's tasks ready; gives how many. Asks ``still_dead`` under a lock.
+        """Make a batch of a dead worker's tasks ready; gives how many, 0 when none was left.
 
+        Asks ``still_dead`` under a lock, for each batch; strikes the worker out with the last.
         ``crashed`` says whether that counts as a crash of each task.
         """
         ...
@@ -67,7 +69,11 @@ class Scheduler(Protocol):
 
     clock: DatabaseClock
     hints: Hints | None
-    poll_interval: float
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between an idle worker's looks, where hints do not come earlier."""
+        ...
 
     async def schedule(self, executions: Sequence[NewExecution]) -> list[bool]:
         """Insert executions; False for those that were there, `ExecutionExistsError` for others."""
@@ -139,6 +145,14 @@ class Scheduler(Protocol):
     async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]: ...
 
     async def workers(self) -> builtins.list[WorkerRow]: ...
+
+    async def examine(self) -> builtins.list[Finding]:
+        """Look for what is wrong or could be: `DurableScheduler.doctor`."""
+        ...
+
+    async def check_tables(self) -> None:
+        """Raise `MigrationError` unless the tables are there and this package can work on them."""
+        ...
 
     async def migrate(self) -> builtins.list[str]:
         """Bring the tables up to date; gives the names of the migrations applied."""

@@ -79,13 +79,18 @@ class Worker:
             on_lost=self._lost_lease,
             on_takeover=self._ready.ring,
         )
-        interval = self.config.poll_interval
-        self._interval = self._backend.poll_interval if interval is None else seconds(interval)
+        self._serves_as = self._lease.worker
+        """Whose the running tasks are: after a death the lease has its new name before they end."""
 
     @property
     def id(self) -> str:
         """The worker's name in the database."""
         return self._lease.worker
+
+    @property
+    def _interval(self) -> float:
+        interval = self.config.poll_interval
+        return self._backend.poll_interval if interval is None else seconds(interval)
 
     @property
     def running(self) -> int:
@@ -98,14 +103,19 @@ class Worker:
         """Begin to claim and run.
 
         Waits for a database that is not up yet, as every operation does; raises
-        `DatabaseUnavailableError` when it does not come.
+        `DatabaseUnavailableError` when it does not come, and `MigrationError` when its tables are
+        not there or a newer zart has changed them beyond what this one can work with.
         """
-        await self._backend.workers()
-        await self._lease.start()
-        wakeups = self.scheduler.wakeups
-        await wakeups.attach(self._ready, READY)
-        await wakeups.attach(self._woken, WOKEN)
-        await wakeups.attach(self._time, DUE)
+        await self._backend.check_tables()
+        try:
+            await self._lease.start()
+            wakeups = self.scheduler.wakeups
+            await wakeups.attach(self._ready, READY)
+            await wakeups.attach(self._woken, WOKEN)
+            await wakeups.attach(self._time, DUE)
+        except BaseException:
+            self._let_go()
+            raise
         self._duties = [
             asyncio.create_task(self._claim_on(), name="zart-claim"),
             asyncio.create_task(self._keep_time(), name="zart-time"),
@@ -127,6 +137,9 @@ class Worker:
             if self._duties:
                 await self._wind_down(limit)
             await self._lease.stop()
+        except BaseException:
+            self._let_go()
+            raise
         finally:
             self._stopped.set()
         _log.info("worker %s stopped", self.id)
@@ -145,6 +158,22 @@ class Worker:
         reconciling.cancel()
         await asyncio.gather(keeping_time, reconciling, return_exceptions=True)
         await self._journal.drain()
+        self._detach()
+
+    def _let_go(self) -> None:
+        """End without waiting for anything, as one who is cancelled must.
+
+        What is not given back shows as claimed by a worker that is not entered: others take it.
+        """
+        for duty in self._duties:
+            duty.cancel()
+        for running, task in list(self._running.values()):
+            running.stop(Stop.SHUTDOWN)
+            task.cancel()
+        self._detach()
+        self._lease.let_go()
+
+    def _detach(self) -> None:
         for bell in (self._ready, self._woken, self._time):
             self.scheduler.wakeups.detach(bell)
 
@@ -213,10 +242,14 @@ class Worker:
             # It may still wait for its database: a signal ends that, too.
             starting.cancel()
             waiting.cancel()
-            await asyncio.gather(starting, waiting, return_exceptions=True)
-            await self.stop()
-            for number in signals:
-                loop.remove_signal_handler(number)
+            try:
+                await asyncio.gather(starting, waiting, return_exceptions=True)
+            finally:
+                try:
+                    await self.stop()
+                finally:
+                    for number in signals:
+                        loop.remove_signal_handler(number)
 
     # -- claiming -----------------------------------------------------------------------------
 
@@ -225,7 +258,7 @@ class Worker:
             free = self.config.concurrency - len(self._running)
             if free <= 0:
                 await self._slot.wait(1.0)
-            elif not self._lease.valid:
+            elif not self.holds:
                 await self._ready.wait(0.1)
             elif await self._claim(min(free, CLAIM_BATCH)) == 0:
                 # The look of `_keep_time` rings when something is ready.
@@ -314,16 +347,13 @@ class Worker:
         A worker that has been stopped for long (a paused machine) finds out here, before the side
         effects of its next step and not only after them.
         """
-        worker = self.id
-        while (  # noqa: ASYNC110 the lease lives in a thread
-            not self._lease.valid and self.id == worker and not self._lease_stopped()
-        ):
+        while not self.holds and not self._lease_stopped():  # noqa: ASYNC110 it lives in a thread
             await asyncio.sleep(0.02)
 
     @property
     def holds(self) -> bool:
-        """True while the lease is known to hold."""
-        return self._lease.valid
+        """True while the lease is known to hold, under the name that running tasks belong to."""
+        return self._lease.valid and self._lease.worker == self._serves_as
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -391,6 +421,7 @@ class Worker:
                     pause = min(pause, max(due, 0.001))
             except Exception as error:
                 _log.error("looking for due sleepers failed: %s: %s", type(error).__name__, error)
+                pause = max(pause, 1.0)  # a lasting error is not to fill the log
             await self._time.wait(pause)
 
     # -- what others do to running tasks ------------------------------------------------------
@@ -455,4 +486,5 @@ class Worker:
         """The worker has been declared dead: whatever runs here runs elsewhere by now."""
         for claim in list(self._running):
             self._stop_lost(claim)
+        self._serves_as = self._lease.worker
         self._ready.ring()

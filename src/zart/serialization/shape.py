@@ -142,9 +142,9 @@ class Shape:
 
     def _compare(self, value: Any, back: Any) -> None:
         """Raise `EncodeError` if what came back differs in a way nobody asked for."""
-        if self._plan.only_plain and is_plain(value):
-            return
         try:
+            if self._plan.only_plain and is_plain(value):
+                return
             difference = self._comparison.difference(value, back)
         except RecursionError as error:
             raise self._misfit("it is nested too deeply", _DEPTH_MEND) from error

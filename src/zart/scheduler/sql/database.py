@@ -19,14 +19,41 @@ from zart.errors import DatabaseUnavailableError, MigrationError
 from zart.scheduler.sql.statements import Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Transaction, Work
 from zart.scheduler.sql.transitions.schedule import RaceLostError
+from zart.scheduler.sql.trouble import Trouble
 
-__all__ = ["Database", "Ddl", "Hints", "Session", "patiently"]
+__all__ = [
+    "Database",
+    "Ddl",
+    "Hints",
+    "LockTakenError",
+    "PoolExhaustedError",
+    "Session",
+    "patiently",
+]
 
 T = TypeVar("T")
 _log = logging.getLogger("zart.database")
 
 PATIENCE = 30.0
 """Seconds that a caller's operation is tried again before the database counts as unavailable."""
+ANSWER_TIMEOUT = 30.0
+"""Seconds that a server may take for one answer until its connection counts as lost."""
+POOL_TIMEOUT = 30.0
+"""Seconds to wait for a free connection."""
+
+
+class LockTakenError(Exception):
+    """Another session has the lock; maybe an old one, of whose end the server has not heard."""
+
+
+class PoolExhaustedError(TimeoutError):
+    """All connections have been at work for long, and others wait for one."""
+
+    def __init__(self, connections: int) -> None:
+        super().__init__(
+            f"none of the {connections} connections was free within {POOL_TIMEOUT:g} s: keep"
+            " transactions short, or give the scheduler more with `connections`"
+        )
 
 
 class Hints(Protocol):
@@ -59,7 +86,10 @@ class Session(Protocol):
         ...
 
     async def hold(self, key: int) -> bool:
-        """Hold a lock that dies with this session; False where the database has none."""
+        """Hold a lock that dies with this session; False where the database has none.
+
+        Raises `LockTakenError` when another session has it.
+        """
         ...
 
     async def released(self, keys: list[int]) -> set[int]:
@@ -87,12 +117,17 @@ class Database(ABC):
 
     wording: Wording
     hints: Hints | None = None
+    keeps_dead_entries = True
+    """Whether what was claimed stays in the index of ready rows for a while."""
+    reads_past_ends = False
+    """Whether a look at an empty stretch of an index reads on through dead entries behind it."""
     poll_interval: float = 1.0
     """Seconds between an idle worker's looks, where hints do not come earlier."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.statements = Statements(self.wording, tables)
+        self.trouble = Trouble()
 
     async def run(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
         """Run a transaction, again and again while its errors may pass.
@@ -101,17 +136,19 @@ class Database(ABC):
         `DatabaseUnavailableError` when it runs out.
         """
         with self.telling():
-            return await patiently(self._run_once, self.transient, work, patience)
+            return await patiently(self._run_once, self.transient, work, patience, self.trouble)
 
     async def run_alone(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
         """Run work of one statement, which is a transaction by itself where that saves anything."""
         with self.telling():
-            return await patiently(self._run_alone_once, self.transient, work, patience)
+            return await patiently(
+                self._run_alone_once, self.transient, work, patience, self.trouble
+            )
 
     async def read(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
         """Run a transaction that only reads; it may not wait for writers."""
         with self.telling():
-            return await patiently(self._read_once, self.transient, work, patience)
+            return await patiently(self._read_once, self.transient, work, patience, self.trouble)
 
     @contextmanager
     def telling(self) -> Generator[None, None, None]:
@@ -173,9 +210,11 @@ async def patiently(
     transient: Callable[[BaseException], bool],
     work: Work[T],
     patience: float | None,
+    trouble: Trouble,
 ) -> T:
     """Run ``once`` until it succeeds, its error is not transient, or patience runs out."""
-    deadline = None if patience is None else time.monotonic() + patience
+    began = time.monotonic()
+    deadline = None if patience is None else began + patience
     attempt = 1
     while True:
         try:
@@ -186,22 +225,16 @@ async def patiently(
             if not transient(error):
                 raise
             delay = min(2.0, 0.01 * 2 ** min(attempt, 8)) * random.uniform(0.5, 1.0)
+            trouble.met(error, began)
             if deadline is not None and time.monotonic() + delay > deadline:
                 raise DatabaseUnavailableError(
                     f"the database did not answer within {patience:g} s and {attempt} tries;"
                     f" the last error was {type(error).__name__}: {error}. Whether the last try"
                     " was committed is not known: the same call with the same id is safe to repeat."
                 ) from error
-            if attempt in (3, 10) or attempt % 50 == 0:
-                _log.warning(
-                    "database error on try %d, trying again: %s: %s",
-                    attempt,
-                    type(error).__name__,
-                    error,
-                )
         else:
-            if attempt > 3:
-                _log.info("the database answers again after %d tries", attempt)
+            if attempt > 1:
+                trouble.over()
             return result
         attempt += 1
         await asyncio.sleep(delay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,9 +12,12 @@ from zart.clock import DatabaseClock
 from zart.errors import ExecutionExistsError
 from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
+from zart.scheduler.findings import Finding
 from zart.scheduler.protocol import LeaseSession
+from zart.scheduler.sql import doctor
 from zart.scheduler.sql import migrate as migration
 from zart.scheduler.sql.database import PATIENCE, Database, Session, patiently
+from zart.scheduler.sql.frontier import Frontier, Place, Stretch
 from zart.scheduler.sql.transaction import Transaction, Work
 from zart.scheduler.sql.transitions import claim as claiming
 from zart.scheduler.sql.transitions import commit as committing
@@ -38,7 +42,12 @@ class SqlEngine:
         self.database = database
         self.clock = DatabaseClock()
         self.hints = database.hints
-        self.poll_interval = database.poll_interval
+        self._frontier = Frontier(reads_past_ends=database.reads_past_ends)
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between an idle worker's looks; known for sure from the first connection on."""
+        return self.database.poll_interval
 
     async def schedule(self, executions: Sequence[NewExecution]) -> list[bool]:
         try:
@@ -61,49 +70,61 @@ class SqlEngine:
     async def claim(
         self, worker: str, names: Sequence[tuple[str, str]], amount: int
     ) -> list[ClaimedTask]:
-        tasks = await self._claim(worker, names, amount)
+        stretches, everything = self._frontier.stretches(names)
+        began = time.monotonic()
+        tasks, places = await self._claim(worker, stretches, amount)
+        if everything and self.database.keeps_dead_entries:
+            self._frontier.looked(places, time.monotonic() - began)
         if tasks:
             self.clock.observe(tasks[-1].now_at)
         return tasks
 
     async def _claim(
-        self, worker: str, names: Sequence[tuple[str, str]], amount: int
-    ) -> list[ClaimedTask]:
+        self, worker: str, stretches: Sequence[Stretch], amount: int
+    ) -> tuple[builtins.list[ClaimedTask], builtins.list[Place]]:
         database = self.database
         if "claim_at_once" not in database.statements:
-            return await database.run(lambda tx: claiming.claim(tx, worker, names, amount))
-        tasks = await database.run_alone(
-            lambda tx: claiming.claim_at_once(tx, worker, names, amount)
+            return await database.run(lambda tx: claiming.claim(tx, worker, stretches, amount))
+        stride = claiming.new_stride()
+        tasks, places, stale = await database.run_alone(
+            lambda tx: claiming.claim_at_once(tx, worker, stretches, amount, stride)
         )
         # What comes between the claim and this read is later than the claim's wake sequence, so
         # the run is woken for it once more: never too seldom.
-        if old := [task for task in tasks if claiming.has_history(task)]:
-            await database.read(lambda tx: claiming.history(tx, old))
-        return tasks
+        if stale:
+            await database.read(lambda tx: claiming.history(tx, stale))
+        return tasks, places
 
     async def ready_due(
         self, amount: int, names: Sequence[tuple[str, str]] = ()
     ) -> tuple[int, float | None, bool]:
-        now, due, ready = await self.database.read(lambda tx: claiming.look(tx, names))
+        stretches, _ = self._frontier.stretches(names)
+        now, due, ready = await self.database.read(lambda tx: claiming.look(tx, stretches))
         self.clock.observe(now)
         if due is None:
             return 0, None, ready
         if due > now:
             return 0, (due - now) / 1_000_000, ready
         woken = await self.database.run(lambda tx: claiming.ready_due(tx, amount))
+        if woken:
+            self._frontier.forget()  # they count as ready since they were due
         return woken, 0.0, ready or woken > 0
 
     async def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
-        if "commit_at_once" in self.database.statements and committing.plain(entries):
-            written = await self.database.run_alone(
-                lambda tx: committing.commit_at_once(tx, entries)
-            )
-            if all(written):
+        if "commit_at_once" not in self.database.statements:
+            return await self.database.run(lambda tx: committing.commit(tx, entries))
+        done = [False] * len(entries)
+        numbers = [n for n, entry in enumerate(entries) if committing.plain(entry)]
+        if numbers:
+            some = entries if len(numbers) == len(entries) else [entries[n] for n in numbers]
+            written = await self.database.run_alone(lambda tx: committing.commit_at_once(tx, some))
+            if all(written) and len(numbers) == len(entries):
                 return [Receipt.COMMITTED] * len(entries)
-            rest = [e for e, done in zip(entries, written, strict=True) if not done]
-            receipts = iter(await self.database.run(lambda tx: committing.commit(tx, rest)))
-            return [Receipt.COMMITTED if done else next(receipts) for done in written]
-        return await self.database.run(lambda tx: committing.commit(tx, entries))
+            for number, was_written in zip(numbers, written, strict=True):
+                done[number] = was_written
+        rest = [entry for n, entry in enumerate(entries) if not done[n]]
+        receipts = iter(await self.database.run(lambda tx: committing.commit(tx, rest)))
+        return [Receipt.COMMITTED if each else next(receipts) for each in done]
 
     async def transact(
         self, claim: Claim, name: str, work: Callable[[Any], Awaitable[StepRow]]
@@ -124,7 +145,9 @@ class SqlEngine:
             return Receipt.COMMITTED, None
 
         try:
-            return await patiently(once, self.database.transient, _nothing, PATIENCE)
+            return await patiently(
+                once, self.database.transient, _nothing, PATIENCE, self.database.trouble
+            )
         except _FencedOutError:
             return Receipt.FENCED, None
         except _RecordedAlreadyError:
@@ -159,7 +182,19 @@ class SqlEngine:
         await self.database.run(lambda tx: leases.give_back(tx, worker, claims))
 
     async def offer(self, deliveries: Sequence[Delivery]) -> list[deliver.Answer]:
-        return await self.database.run(lambda tx: deliver.offer(tx, deliveries))
+        database = self.database
+        targets = {d.execution_id for d in deliveries}
+        if "offer_at_once" not in database.statements or len(targets) < len(deliveries):
+            return await database.run(lambda tx: deliver.offer(tx, deliveries))
+        delivered = await database.run_alone(lambda tx: deliver.offer_at_once(tx, deliveries))
+        rest = [d for d in deliveries if d.execution_id not in delivered]
+        if not rest:
+            return [deliver.Answer.DONE] * len(deliveries)
+        answers = iter(await database.run(lambda tx: deliver.offer(tx, rest, again=True)))
+        return [
+            deliver.Answer.DONE if d.execution_id in delivered else next(answers)
+            for d in deliveries
+        ]
 
     async def cancel(self, execution_id: str) -> deliver.Answer:
         return await self.database.run(lambda tx: deliver.cancel(tx, execution_id))
@@ -187,6 +222,15 @@ class SqlEngine:
 
     async def workers(self) -> builtins.list[leases.WorkerRow]:
         return await self.database.read(leases.workers)
+
+    async def examine(self) -> builtins.list[Finding]:
+        return await doctor.examine(self.database)
+
+    async def check_tables(self) -> None:
+        tables = self.database.tables
+        rows = await self.database.read(lambda tx: tx.fetch("applied_migrations"))
+        known = migration.migrations(self.database.wording.name, tables)
+        migration.accept(known, [(row[0], row[1]) for row in rows])
 
     async def migrate(self) -> builtins.list[str]:
         return [f"{m.number:04d}_{m.name}" for m in await migration.migrate(self.database)]

@@ -1,16 +1,30 @@
-"""Numbered migrations, applied in order, each once, safely by several processes at once."""
+"""Numbered migrations, applied in order, each once, safely by several processes at once.
+
+They only add what an older zart need not know of, so that during an upgrade old and new processes
+serve one database. Should one ever have to take away or change what an older zart uses, its file is
+called ``NNNN_breaking_...``: its name stands in the database, and those older refuse to begin.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 
 import msgspec
 
+from zart.errors import MigrationError
 from zart.scheduler.sql.database import Database, Ddl
 from zart.scheduler.sql.statements import Tables
 
-__all__ = ["Migration", "migrate", "migrations", "script"]
+__all__ = ["Migration", "accept", "migrate", "migrations", "script"]
+
+_log = logging.getLogger("zart.database")
+_BREAKING = "breaking_"
+_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before a migration that has failed for the moment is tried again."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -61,17 +75,30 @@ def _note(tables: Tables, migration: Migration) -> str:
     )
 
 
-async def migrate(database: Database) -> list[Migration]:
-    """Apply what is missing; gives what was applied.
+def accept(known: Sequence[Migration], applied: Sequence[tuple[int, str]]) -> None:
+    """Judge what a newer zart has applied; raises `MigrationError` if this one can't go with it."""
+    numbers = {migration.number for migration in known}
+    newer = sorted((number, name) for number, name in applied if number not in numbers)
+    if not newer:
+        return
+    names = ", ".join(f"{number:04d}_{name}" for number, name in newer)
+    if any(name.startswith(_BREAKING) for _, name in newer):
+        raise MigrationError(
+            f"a newer zart has changed the tables of this database ({names}) in a way that this"
+            " version cannot work with: update the package in this process"
+        )
+    _log.info("the tables have been migrated by a newer zart (%s); they serve this one too", names)
 
-    Migrations only add, so tables that a newer zart has migrated serve this one too.
-    """
+
+async def migrate(database: Database) -> list[Migration]:
+    """Apply what is missing; gives what was applied. Raises `MigrationError` as `accept` does."""
     tables = database.tables
     known = migrations(database.wording.name, tables)
 
     async def job(ddl: Ddl) -> list[Migration]:
         await ddl.execute(_bookkeeping(tables))
-        rows = await ddl.fetch(f"SELECT number FROM {tables.named('migrations')}")
+        rows = await ddl.fetch(f"SELECT number, name FROM {tables.named('migrations')}")
+        accept(known, [(row[0], row[1]) for row in rows])
         applied = {row[0] for row in rows}
         missing = [m for m in known if m.number not in applied]
         for migration in missing:
@@ -80,4 +107,13 @@ async def migrate(database: Database) -> list[Migration]:
             await ddl.execute(_note(tables, migration))
         return missing
 
+    for pause in _PAUSES:
+        try:
+            return await database.exclusively(job)
+        except Exception as error:
+            if not database.transient(error):
+                raise
+            # Workers at work lock their rows in another order than this locks their tables.
+            _log.debug("migrating once more after %.1f s: %s", pause, error)
+            await asyncio.sleep(pause)
     return await database.exclusively(job)

@@ -15,11 +15,21 @@ from typing import Any, TypeVar, cast
 import asyncmy
 import msgspec
 from asyncmy import errors
-from asyncmy.constants import CLIENT, ER, SERVER_STATUS
+from asyncmy.constants import ER, SERVER_STATUS
 
-from zart.scheduler.sql.database import Database, Ddl, Hints, Session, closing_session
+from zart.scheduler.sql.database import (
+    ANSWER_TIMEOUT,
+    Database,
+    Ddl,
+    Hints,
+    LockTakenError,
+    Session,
+    closing_session,
+)
+from zart.scheduler.sql.frontier import Stretch
+from zart.scheduler.sql.mysql_hosts import MySQLHosts, refuses_to_serve
 from zart.scheduler.sql.mysql_pool import Pool, lost
-from zart.scheduler.sql.mysql_url import arguments
+from zart.scheduler.sql.mysql_url import arguments, hosts
 from zart.scheduler.sql.statements import Column, Statement, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
 
@@ -27,19 +37,6 @@ __all__ = ["MySQLDatabase"]
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
-
-STATEMENT_SECONDS = 60
-"""What one transaction of zart's own may take before its connection counts as lost."""
-
-# Fences rely on a locking read seeing the newest committed row; the rest makes texts and times
-# mean the same whatever the server's defaults are. Notes ("table exists") would each cost asyncmy
-# a round trip and a line in the log.
-_SETTINGS = (
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
-    "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO',"
-    " sql_notes = 0, innodb_lock_wait_timeout = 10",
-)
 
 _TRANSIENT = {
     1020,  # the record has changed since it was last read (MariaDB, snapshot isolation)
@@ -115,6 +112,8 @@ class MySQLDatabase(Database):
     """One MySQL or MariaDB database."""
 
     wording = WORDING
+    # InnoDB looks for the end of a stretch only at a row that lives.
+    reads_past_ends = True
     # Nothing can be listened to: the pace of looking is the time from schedule to start.
     poll_interval = 0.025
     hints: Hints | None = None
@@ -125,12 +124,15 @@ class MySQLDatabase(Database):
         tables: Tables,
         *,
         connections: int = 8,
+        answer_timeout: float = ANSWER_TIMEOUT,
         options: Mapping[str, Any] | None = None,
         wording: Wording = WORDING,
     ) -> None:
         self.wording = wording
         super().__init__(tables)
         self._arguments = arguments(url) | dict(options or {})
+        self._answer_timeout = answer_timeout
+        self._hosts = MySQLHosts(hosts(url), self._arguments)
         readers = max(1, connections // 4)
         self._writers = Pool(self._connect, max(1, connections - readers))
         self._readers = Pool(self._connect_committing, readers)
@@ -138,30 +140,25 @@ class MySQLDatabase(Database):
         # by a statement; without autocommit asyncmy takes no notice of a transaction's end.
         self._shared = Pool(self._connect_committing, max(1, connections - readers))
 
-    async def _connect(self, *, autocommit: bool = False) -> Any:
-        flags = CLIENT.FOUND_ROWS | int(self._arguments.get("client_flag", 0))
-        connecting = cast("Any", asyncmy).connect
-        connection = await connecting(
-            **{**self._arguments, "client_flag": flags, "autocommit": autocommit}
-        )
-        try:
-            for setting in _SETTINGS:
-                await _run(connection, setting)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    async def _connect(self) -> Any:
+        return await self._hosts.connect(autocommit=False)
 
     async def _connect_committing(self) -> Any:
-        return await self._connect(autocommit=True)
+        return await self._hosts.connect(autocommit=True)
 
     async def _run_once(self, work: Work[T], attempt: int) -> T:
         async with self._writers.acquire() as connection:
-            return await _transact(connection, self.statements, work, attempt)
+            async with asyncio.timeout(self._answer_timeout):
+                return await _transact(connection, self.statements, work, attempt)
 
     async def _read_once(self, work: Work[T], attempt: int) -> T:
-        async with self._readers.acquire() as connection, asyncio.timeout(STATEMENT_SECONDS):
-            return await work(_MySQLTransaction(connection, self.statements, attempt))
+        async with self._readers.acquire() as connection, asyncio.timeout(self._answer_timeout):
+            try:
+                return await work(_MySQLTransaction(connection, self.statements, attempt))
+            except errors.MySQLError as error:
+                if refuses_to_serve(error):
+                    connection.close()
+                raise
 
     def lacks_tables(self, error: BaseException) -> bool:
         # unknown table, unknown column
@@ -177,12 +174,12 @@ class MySQLDatabase(Database):
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session, None]:
         async with closing_session(
-            _MySQLSession(await self._connect(), self.statements)
+            _MySQLSession(await self._connect(), self.statements, self._answer_timeout)
         ) as session:
             yield session
 
     async def exclusively(self, job: Callable[[Ddl], Awaitable[T]]) -> T:
-        connection = await self._connect(autocommit=True)
+        connection = await self._connect_committing()
         try:
             ddl = _MySQLDdl(connection)
             await ddl.lock(f"zart-migrate-{zlib.crc32(self._place().encode()):08x}")
@@ -229,14 +226,16 @@ async def _transaction(connection: Any) -> AsyncGenerator[None, None]:
     try:
         yield
         await connection.commit()
-    except Exception:
-        if not lost(connection):
+    except Exception as error:
+        if refuses_to_serve(error):
+            connection.close()
+        elif not lost(connection):
             await connection.rollback()
         raise
 
 
 async def _transact(connection: Any, statements: Statements, work: Work[T], attempt: int) -> T:
-    async with asyncio.timeout(STATEMENT_SECONDS), _transaction(connection):
+    async with _transaction(connection):
         return await work(_MySQLTransaction(connection, statements, attempt))
 
 
@@ -259,18 +258,20 @@ class _MySQLTransaction:
         cursor = await _run(self._connection, named.sql, tuple(named.bind(values, _spread)))
         return cast("list[Row]", await cursor.fetchall())
 
-    async def _ready_tasks(self, names: Sequence[tuple[str, str]], amount: int) -> list[Row]:
+    async def _ready_tasks(self, stretches: Sequence[Stretch], amount: int) -> list[Row]:
         """Lock ready tasks name by name, the name with the most urgent one first."""
+        names = list(dict.fromkeys(stretch[:2] for stretch in stretches))
         if len(names) > 1:
             heads = await self._rows(self._statements["ready_names"], {"names": names})
             names = [(h[0], h[1]) for h in sorted(heads, key=lambda head: head[2:])]
-        named = self._statements["ready_tasks"]
         found: list[Row] = []
-        for queue, task in names:
-            if len(found) >= amount:
-                break
-            wanted = {"queue": queue, "task": task, "amount": amount - len(found)}
-            found += await self._rows(named, wanted)
+        for name in names:
+            for queue, task, low, high, since in stretches:
+                if (queue, task) != name or len(found) >= amount:
+                    continue
+                place = {"queue": queue, "task": task, "low": low, "high": high, "since": since}
+                named = self._statements["ready_tasks" if low < high else "ready_tasks_since"]
+                found += await self._rows(named, {**place, "amount": amount - len(found)})
         return found
 
     async def execute(self, statement: str, /, **values: Any) -> int:
@@ -316,19 +317,21 @@ class _MySQLDdl:
 
 
 class _MySQLSession:
-    def __init__(self, connection: Any, statements: Statements) -> None:
+    def __init__(self, connection: Any, statements: Statements, answer_timeout: float) -> None:
         self._connection = connection
         self._statements = statements
+        self._answer_timeout = answer_timeout
 
     @property
     def broken(self) -> bool:
         return lost(self._connection)
 
     async def run(self, work: Work[T]) -> T:
-        return await _transact(self._connection, self._statements, work, 1)
+        async with asyncio.timeout(self._answer_timeout):
+            return await _transact(self._connection, self._statements, work, 1)
 
     async def _fetch(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        async with asyncio.timeout(STATEMENT_SECONDS):
+        async with asyncio.timeout(self._answer_timeout):
             cursor = await _run(self._connection, sql, tuple(values))
             return cast("list[Row]", await cursor.fetchall())
 
@@ -337,6 +340,8 @@ class _MySQLSession:
         if await self._fetch("SHOW VARIABLES WHERE Variable_name = 'wsrep_on' AND Value = 'ON'"):
             return False
         rows = await self._fetch("SELECT GET_LOCK(%s, 0)", [_lock(key)])
+        if rows[0][0] == 0:
+            raise LockTakenError
         return bool(rows[0][0] == 1)
 
     async def released(self, keys: list[int]) -> set[int]:

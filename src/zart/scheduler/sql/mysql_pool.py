@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-__all__ = ["Pool", "lost"]
+from zart.scheduler.sql.database import POOL_TIMEOUT, PoolExhaustedError
 
-PATIENCE = 30
-"""Seconds to wait for a free connection."""
+__all__ = ["Pool", "lost"]
 
 
 def lost(connection: Any) -> bool:
@@ -23,11 +22,13 @@ class Pool:
     """Up to ``size`` connections, opened when they are first needed, the last used first.
 
     A connection whose block was cancelled may have half an answer on its stream, and one that
-    the server has killed has none: both are closed instead of being used again.
+    the server has killed has none: both are closed instead of being used again, and the idle ones
+    with them, for they led to the same server.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[Any]], size: int) -> None:
         self._connect = connect
+        self._size = size
         self._free = asyncio.Semaphore(size)
         self._idle: list[Any] = []
         self._used: set[Any] = set()
@@ -36,8 +37,11 @@ class Pool:
     @asynccontextmanager
     async def acquire(self) -> AsyncGenerator[Any, None]:
         """A connection for the length of a block."""
-        async with asyncio.timeout(PATIENCE):
-            await self._free.acquire()
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT):
+                await self._free.acquire()
+        except TimeoutError:
+            raise PoolExhaustedError(self._size) from None
         try:
             connection = await self._take()
             self._used.add(connection)
@@ -67,8 +71,13 @@ class Pool:
 
     def _put_back(self, connection: Any) -> None:
         self._used.discard(connection)
-        if self._closed or lost(connection):
+        if self._closed:
             connection.close()
+        elif lost(connection):
+            connection.close()
+            idle, self._idle = self._idle, []
+            for other in idle:
+                other.close()
         else:
             self._idle.append(connection)
 

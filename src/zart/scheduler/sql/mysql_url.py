@@ -5,13 +5,34 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["arguments"]
+from zart.scheduler.sql.mysql_hosts import Host
+
+__all__ = ["arguments", "hosts"]
 
 _FORM = "mysql://user:password@host:3306/database"
+PORT = 3306
+
+
+def hosts(url: str) -> list[Host]:
+    """The servers that the URL names, one or several with commas between them."""
+    places = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    if len(places) > 1 and not all(places):
+        raise ValueError(
+            "the MySQL URL has an empty place among its hosts: write"
+            " mysql://user:password@db-1:3306,db-2:3306/database"
+        )
+    return [_host(place) for place in places]
+
+
+def _host(place: str) -> Host:
+    parts = urlsplit(f"//{place}")
+    return parts.hostname or "127.0.0.1", parts.port or PORT
 
 
 def arguments(url: str) -> dict[str, Any]:
-    """What the URL says; every part may be percent-encoded. Raises ValueError with the mend.
+    """What the URL says besides its hosts; every part may be percent-encoded.
+
+    Raises ValueError with the mend.
 
     After a ``?`` it may say ``unix_socket``, ``connect_timeout`` in seconds, and ``ssl=true`` or
     ``ssl_ca`` with a file's path.
@@ -21,8 +42,6 @@ def arguments(url: str) -> dict[str, Any]:
     if not database:
         raise ValueError(f"the MySQL URL names no database: write {_FORM}")
     return {
-        "host": parts.hostname or "127.0.0.1",
-        "port": parts.port or 3306,
         "user": unquote(parts.username or "root"),
         "password": unquote(parts.password or "").encode(),
         "database": database,

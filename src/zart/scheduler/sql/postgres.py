@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,18 @@ from typing import Any, TypeVar, cast
 import asyncpg
 import msgspec
 
-from zart.scheduler.sql.database import Database, Ddl, Hints, Session, closing_session
+from zart.scheduler.sql.database import (
+    ANSWER_TIMEOUT,
+    POOL_TIMEOUT,
+    Database,
+    Ddl,
+    Hints,
+    LockTakenError,
+    PoolExhaustedError,
+    Session,
+    closing_session,
+)
+from zart.scheduler.sql.postgres_server import PLANNER, WITHOUT_LISTEN, PostgresServer
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
 
@@ -24,22 +36,18 @@ _driver: Any = asyncpg
 """It carries no types; what it gives is checked where it enters our own."""
 _log = logging.getLogger("zart.database")
 
-# Fences rely on a locking read seeing the newest committed row, whatever the server's default is.
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # Batches travel as array literals in text: asyncpg's own encoding of a list looks up two abstract
 # classes for each element, which took a third of a flush's time.
 _TYPES = {"text": "text::text[]", "int": "text::bigint[]"}
 _encode = msgspec.json.Encoder().encode
+CANCELLING = 1.0
+"""Seconds that a server may take to cancel a statement."""
+_LONG = 86_400.0
+"""Seconds that a change of tables may take: an index on a large one does."""
 
-# Every statement here finds its rows by a key. A plan that is cached while a table is small would
-# scan it for ever: so scans and what is built on them are the planner's last choice.
-PLANNER = {
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
 _USUAL_PLANNER = "; ".join(f"SET LOCAL {setting} = on" for setting in PLANNER)
+
+_NO_PRIMARY = _driver.exceptions.TargetServerAttributeNotMatched
 
 _TRANSIENT = (
     "40",  # serialization failure, deadlock
@@ -48,6 +56,7 @@ _TRANSIENT = (
     "57",  # shutdown, crash, cannot connect now, query cancelled
     "58",  # the server's own file system
     "25006",  # read-only: a failover is under way
+    "25P03",  # this process stood still too long in the middle of a transaction
     "55P03",  # lock not available
     "XX000",  # a pooler's word for a lost server
 )
@@ -84,63 +93,94 @@ class PostgresDatabase(Database):
         tables: Tables,
         *,
         connections: int = 8,
+        answer_timeout: float = ANSWER_TIMEOUT,
         options: Mapping[str, Any] | None = None,
         wording: Wording = WORDING,
     ) -> None:
+        given = {"command_timeout": answer_timeout, **(options or {})}
+        self.server = PostgresServer(url, given, self.transient, self._fit)
+        if not self.server.capabilities.skip_locked:  # claims wait for each other instead
+            wording = msgspec.structs.replace(wording, skip_locked="FOR UPDATE")
         self.wording = wording
         super().__init__(tables)
-        self._options: dict[str, Any] = {"command_timeout": 60, **(options or {})}
-        self._url = url
         self._connections = connections
-        self._planner = dict(PLANNER)
         self._pool: Any = None
         channel = zlib.crc32(tables.named("tasks").encode())
-        self.hints: Hints | None = _Notifications(self._connect, f"zart_{channel:08x}")
+        self.hints: Hints | None = _Notifications(self._connect_to_listen, f"zart_{channel:08x}")
+        self._fit()
+
+    def _fit(self) -> None:
+        """Look as often as there is need, by what is known of the server."""
+        self.poll_interval = 1.0 if self.server.capabilities.listen else WITHOUT_LISTEN
 
     async def open(self) -> None:
         """Make the pool; connections are opened when they are first used."""
         self._pool = await _driver.create_pool(
-            self._url,
+            self.server.url,
             min_size=0,
             max_size=self._connections,
             max_inactive_connection_lifetime=300,
             reset=_no_reset,
-            connect=self._connect_with,
-            **self._options,
+            connect=self.server.connect_with,
+            **self.server.options,
         )
 
-    async def _connect(self) -> Any:
-        return await self._connect_with(self._url, **self._options)
-
-    async def _connect_with(self, *arguments: Any, **options: Any) -> Any:
-        """Connect with a planner that looks rows up by their keys; without it behind a pooler."""
-        given: dict[str, str] = options.pop("server_settings", None) or {}
-        try:
-            settings = {**self._planner, **given}
-            return await _driver.connect(*arguments, server_settings=settings, **options)
-        except asyncpg.PostgresError as error:
-            if not self._planner or "startup parameter" not in str(error):
-                raise
-            _log.debug("a pooler refuses settings at connection: %s", error)
-            self._planner = {}
-            return await _driver.connect(*arguments, server_settings=given, **options)
+    async def _connect_to_listen(self) -> Any | None:
+        """A connection on which notifications arrive; None where none would."""
+        if not self.server.can("listen"):
+            return None
+        connection = await self.server.connect()
+        if self.server.can("listen"):  # it was thought so until the first connection
+            return connection
+        await connection.close()
+        return None
 
     async def _run_once(self, work: Work[T], attempt: int) -> T:
         async with self._acquired() as connection:
-            return await _transact(connection, self.statements, work, attempt)
+            return await self._transact(connection, work, attempt)
+
+    async def _transact(self, connection: Any, work: Work[T], attempt: int) -> T:
+        return await _transact(connection, self.server.begin, self.statements, work, attempt)
 
     async def _run_alone_once(self, work: Work[T], attempt: int) -> T:
-        # Outside of BEGIN a statement commits by itself. Where the server's default isolation is
-        # stricter, a lock on a row that has just changed fails and the statement runs again.
+        # Outside of BEGIN a statement commits by itself, in the session's isolation.
+        async with self._acquired() as connection:
+            if not self.server.alone:
+                return await self._transact(connection, work, attempt)
+            return await work(_PostgresTransaction(connection, self.statements, attempt))
+
+    async def _read_once(self, work: Work[T], attempt: int) -> T:
+        # Within a transaction each statement would see what is committed by then all the same, so
+        # BEGIN and COMMIT would be two round trips for nothing.
         async with self._acquired() as connection:
             return await work(_PostgresTransaction(connection, self.statements, attempt))
 
     @asynccontextmanager
     async def _acquired(self) -> AsyncGenerator[Any, None]:
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise RuntimeError("the scheduler is not connected, or closed")
-        async with self._pool.acquire(timeout=30) as connection:
+        connection = await self._free_connection(pool)
+        try:
             yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            await _end_statement(connection)
+            raise
+        except (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
+            # One that has ended without knowing it; or one to a standby: a new connection may find
+            # the primary, this one never will.
+            connection.terminate()
+            raise
+        finally:
+            await pool.release(connection)
+
+    async def _free_connection(self, pool: Any) -> Any:
+        try:
+            return await pool.acquire(timeout=POOL_TIMEOUT)
+        except TimeoutError:
+            if pool.get_idle_size() or pool.get_size() < self._connections:
+                raise  # it was a new one that could not be made
+            raise PoolExhaustedError(self._connections) from None
 
     def lacks_tables(self, error: BaseException) -> bool:
         # undefined table, column, schema
@@ -156,29 +196,40 @@ class PostgresDatabase(Database):
         if isinstance(error, asyncpg.InterfaceError):
             # asyncpg's word for a wrong use, and for a connection or pool that has been closed.
             return "clos" in str(error) or "released" in str(error)
+        if isinstance(error, asyncpg.InternalClientError):
+            # A connection that the server has ended and whose stream has not: "cannot switch to
+            # state 15; another operation is in progress". Or, of several hosts none is the primary.
+            return "cannot switch to state" in str(error) or isinstance(error, _NO_PRIMARY)
         return isinstance(error, OSError | TimeoutError | EOFError)
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session, None]:
         async with closing_session(
-            _PostgresSession(await self._connect(), self.statements)
+            _PostgresSession(await self.server.connect(), self.server, self.statements)
         ) as session:
             yield session
 
     async def exclusively(self, job: Callable[[Ddl], Awaitable[T]]) -> T:
-        async with self._acquired() as connection, connection.transaction():
+        # Read committed: what another process has migrated while this one waited is to be seen.
+        async with (
+            self._acquired() as connection,
+            connection.transaction(isolation="read_committed"),
+        ):
             key = zlib.crc32(f"zart migrate {self.tables.named('tasks')}".encode())
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", key)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", key, timeout=_LONG)
             if self.tables.schema is not None:
                 await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.tables.schema}")
             return await job(_PostgresDdl(connection))
 
     @asynccontextmanager
     async def own_transaction(self, attempt: int) -> AsyncGenerator[tuple[Any, Any], None]:
-        async with self._acquired() as connection, connection.transaction():
-            if self._planner:  # what is for our own statements is not for the user's
-                await connection.execute(_USUAL_PLANNER)
-            yield _PostgresTransaction(connection, self.statements, attempt), connection
+        async with self._acquired() as connection:
+            # What the session is set to for our own statements is not for the user's.
+            level = self.server.isolation.replace(" ", "_")
+            async with connection.transaction(isolation=level):
+                if self.server.settings:
+                    await connection.execute(_USUAL_PLANNER)
+                yield _PostgresTransaction(connection, self.statements, attempt), connection
 
     def borrowed(self, connection: Any) -> _PostgresTransaction:
         if not hasattr(connection, "fetch") or not hasattr(connection, "is_in_transaction"):
@@ -203,17 +254,38 @@ async def _no_reset(connection: Any) -> None:
     """zart leaves nothing behind on a connection, so a round trip to clean it is saved."""
 
 
-async def _transact(connection: Any, statements: Statements, work: Work[T], attempt: int) -> T:
-    await connection.execute(_BEGIN)
+async def _transact(
+    connection: Any, begin: str, statements: Statements, work: Work[T], attempt: int
+) -> T:
+    await connection.execute(begin)
     try:
         result: T = await work(_PostgresTransaction(connection, statements, attempt))
         await connection.execute("COMMIT")
+    except (TimeoutError, asyncio.CancelledError):
+        await _end_statement(connection)
+        raise
     except BaseException:
         if not connection.is_closed():
             with contextlib.suppress(Exception):
                 await connection.execute("ROLLBACK")
         raise
     return result
+
+
+async def _end_statement(connection: Any) -> None:
+    """End a statement whose answer was waited for long enough, and its transaction.
+
+    asyncpg asks the server to cancel it, by a connection of its own: a statement that waits for a
+    lock would go on waiting, and take it, though nobody is there. A line that then still gives no
+    answer is cut.
+    """
+    if connection.is_closed():
+        return
+    try:
+        async with asyncio.timeout(CANCELLING):
+            await connection.execute("ROLLBACK")
+    except Exception:
+        connection.terminate()
 
 
 class _PostgresTransaction:
@@ -260,15 +332,16 @@ class _PostgresDdl:
         self._connection = connection
 
     async def execute(self, sql: str) -> None:
-        await self._connection.execute(sql)
+        await self._connection.execute(sql, timeout=_LONG)
 
     async def fetch(self, sql: str) -> list[Row]:
-        return cast("list[Row]", await self._connection.fetch(sql))
+        return cast("list[Row]", await self._connection.fetch(sql, timeout=_LONG))
 
 
 class _PostgresSession:
-    def __init__(self, connection: Any, statements: Statements) -> None:
+    def __init__(self, connection: Any, server: PostgresServer, statements: Statements) -> None:
         self._connection = connection
+        self._server = server
         self._statements = statements
 
     @property
@@ -276,10 +349,13 @@ class _PostgresSession:
         return bool(self._connection.is_closed())
 
     async def run(self, work: Work[T]) -> T:
-        return await _transact(self._connection, self._statements, work, 1)
+        return await _transact(self._connection, self._server.begin, self._statements, work, 1)
 
     async def hold(self, key: int) -> bool:
-        await self._connection.execute("SELECT pg_advisory_lock($1)", key)
+        if not self._server.capabilities.session_locks:
+            return False
+        if not await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", key):
+            raise LockTakenError
         return True
 
     async def released(self, keys: list[int]) -> set[int]:
@@ -303,17 +379,25 @@ class _PostgresSession:
         await self._connection.close(timeout=2)
 
 
+_NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
+
+
 class _Notifications:
     """LISTEN and NOTIFY on a connection of their own, never inside a writing transaction.
 
-    Messages of one moment go as one NOTIFY. After a lost connection everything may have changed,
+    Messages of one moment go as one NOTIFY; a NOTIFY is a commit, which waits for no flush here,
+    as a hint may be lost. After a lost connection everything may have changed,
     so listeners hear an empty message.
     """
 
-    GATHER = 0.0005
+    GATHER = 0.002
+    """Seconds between two messages; one after a pause goes at once."""
+    QUIET = 15.0
+    """Seconds without a message to send after which the connection is tried."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], channel: str) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any | None]], channel: str) -> None:
         self._connect = connect
+        self._deaf = False
         self._channel = channel
         self._received: Callable[[str], None] | None = None
         self._pending: set[str] = set()
@@ -328,6 +412,8 @@ class _Notifications:
             self._task = asyncio.create_task(self._keep_up(), name="zart-hints")
 
     def send(self, message: str) -> None:
+        if self._deaf:
+            return
         self._pending.add(message)
         self._sent.clear()
         self._wanted.set()
@@ -349,12 +435,17 @@ class _Notifications:
         while True:
             try:
                 connection = await self._connect()
+                if connection is None:  # no message would arrive: polling goes on without
+                    self._deaf = True
+                    self._pending.clear()
+                    self._sent.set()
+                    return
                 try:
                     delay = 0.1
                     await self._serve(connection)
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except Exception as error:  # whatever it was: without this task nobody listens
                 _log.debug("hints pause, polling goes on: %s", error)
                 await asyncio.sleep(delay)
                 delay = min(2.0, delay * 2)
@@ -365,18 +456,24 @@ class _Notifications:
             await connection.add_listener(self._channel, self._heard)
             self._received("")
         listening = self._received is not None
+        sent_at = 0.0
         while not connection.is_closed():
             if self._received is not None and not listening:
                 await connection.add_listener(self._channel, self._heard)
                 listening = True
-            await self._wanted.wait()
-            await asyncio.sleep(self.GATHER)
+            try:
+                async with asyncio.timeout(self.QUIET):
+                    await self._wanted.wait()
+            except TimeoutError:  # is the other end still there? Nothing else would tell
+                await connection.execute("SELECT 1")
+                continue
+            if (pause := sent_at + self.GATHER - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
             self._wanted.clear()
             messages, self._pending = self._pending, set()
             if messages and not connection.is_closed():
-                await connection.execute(
-                    "SELECT pg_notify($1, $2)", self._channel, " ".join(sorted(messages))
-                )
+                await connection.execute(_NOTIFY, self._channel, " ".join(sorted(messages)))
+                sent_at = time.monotonic()
             if not self._pending:
                 self._sent.set()
 

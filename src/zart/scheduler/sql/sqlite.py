@@ -22,7 +22,14 @@ from typing import Any, TypeAlias, TypeVar, cast
 import apsw
 import msgspec
 
-from zart.scheduler.sql.database import Database, Ddl, Hints, Session, closing_session
+from zart.scheduler.sql.database import (
+    Database,
+    Ddl,
+    Hints,
+    LockTakenError,
+    Session,
+    closing_session,
+)
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
 
@@ -51,6 +58,9 @@ WORDING = Wording(
     placeholder=lambda number, _name: f"?{number}",
     rows=_rows,
     reuses_parameters=True,
+    # The only join whose order SQLite keeps: once it has statistics it would read a table through
+    # and look for its rows in the batch.
+    join="CROSS JOIN",
 )
 
 
@@ -58,6 +68,7 @@ class SqliteDatabase(Database):
     """One file, shared by the processes of one machine."""
 
     wording = WORDING
+    keeps_dead_entries = False
     poll_interval = 1.0
 
     def __init__(self, path: Path, tables: Tables, *, wording: Wording = WORDING) -> None:
@@ -113,11 +124,11 @@ class SqliteDatabase(Database):
     async def own_transaction(
         self, attempt: int
     ) -> AsyncGenerator[tuple[Any, apsw.Connection], None]:
-        connection = await asyncio.to_thread(_open, self.path)
+        connection = await _to_its_end(_open, self.path)
         try:
-            await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
+            await _to_its_end(connection.execute, "BEGIN IMMEDIATE")
             yield _SqliteTransaction(connection, self.statements, attempt), connection
-            await asyncio.to_thread(connection.execute, "COMMIT")
+            await _to_its_end(connection.execute, "COMMIT")
         finally:
             connection.close(True)
 
@@ -191,6 +202,23 @@ def _open(path: Path) -> apsw.Connection:
     # which took a third of a flush's time.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+async def _to_its_end(function: Callable[..., T], *arguments: Any) -> T:
+    """Run in a thread; a caller that is cancelled waits for it all the same.
+
+    A connection cannot be closed while a thread is at work on it: it would be left behind, and
+    the writer's lock with it.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        work.exception()  # nobody else asks for it
+        raise
 
 
 def _drive(work: Awaitable[T]) -> T:
@@ -344,7 +372,11 @@ class _FileSession:
     async def hold(self, key: int) -> bool:
         file = self._lock_file(key)
         descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise LockTakenError from None
         self._held.append((descriptor, file))
         return True
 

@@ -119,6 +119,7 @@ class Statements:
         self._wording = wording
         self._tables = tables
         texts = _read("portable") | _read(wording.name)
+        texts |= _read("doctor") | _read(f"doctor_{wording.name}")
         self._statements = {name: self._fit(name, text) for name, text in texts.items()}
 
     def __getitem__(self, name: str) -> Statement:

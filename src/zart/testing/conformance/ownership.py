@@ -104,7 +104,7 @@ async def slept(scheduler: zart.DurableScheduler, task: ClaimedTask) -> None:
     assert await scheduler.backend.commit([parked]) == [Receipt.COMMITTED]
     await scheduler.backend.ready_due(10)
     again = await claim_all(scheduler, "owned")
-    assert [t.claim.epoch for t in again] == [task.claim.epoch + 1]
+    assert [t.claim.epoch > task.claim.epoch for t in again] == [True]
 
 
 LOSSES = (

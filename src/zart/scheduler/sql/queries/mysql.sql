@@ -33,7 +33,7 @@ ON DUPLICATE KEY UPDATE {tasks}.epoch = {tasks}.epoch;
 -- name: claim_tasks
 UPDATE {rows entries: execution_id text, run int, step text} AS r
 STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.worker = :worker, t.epoch = t.epoch + 1, t.ready_at = NULL, t.due_at = NULL,
+SET t.worker = :worker, t.epoch = t.epoch + :stride, t.ready_at = NULL, t.due_at = NULL,
     t.started_at = coalesce(t.started_at, {now});
 
 -- name: ready_names
@@ -50,8 +50,15 @@ HAVING priority IS NOT NULL AND ready_at IS NOT NULL;
 -- name: ready_tasks
 -- One name: a locking read locks what it scans, so its order must be the index's, and MariaDB has
 -- no lateral join to say that for several names.
-SELECT execution_id, run, step FROM {tasks}
-WHERE queue = :queue AND ready_task = :task
+SELECT execution_id, run, step, queue, task, priority, ready_at FROM {tasks}
+WHERE queue = :queue AND ready_task = :task AND priority BETWEEN :low AND :high
+ORDER BY priority, ready_at
+LIMIT :amount {skip_locked};
+
+-- name: ready_tasks_since
+-- One priority, from a time on. Said with BETWEEN, MariaDB would sort what it has locked.
+SELECT execution_id, run, step, queue, task, priority, ready_at FROM {tasks}
+WHERE queue = :queue AND ready_task = :task AND priority = :low AND ready_at >= :since
 ORDER BY priority, ready_at
 LIMIT :amount {skip_locked};
 
@@ -152,7 +159,7 @@ SET t.wake_seq = t.wake_seq + r.amount,
 -- name: ready_due_tasks
 UPDATE {rows entries: execution_id text, run int, step text} AS r
 STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.ready_at = t.due_at, t.pending = 0, t.due_at = NULL
+SET t.ready_at = {now}, t.pending = 0, t.due_at = NULL
 WHERE t.due_at IS NOT NULL;
 
 -- name: look

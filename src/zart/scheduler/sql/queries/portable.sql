@@ -44,19 +44,19 @@ FROM {rows entries: execution_id text, run int, step text} AS r
 
 -- name: claim_tasks
 UPDATE {tasks} AS t
-SET worker = :worker, epoch = t.epoch + 1, ready_at = NULL, due_at = NULL,
+SET worker = :worker, epoch = t.epoch + :stride, ready_at = NULL, due_at = NULL,
     started_at = coalesce(t.started_at, {now})
 FROM {rows entries: execution_id text, run int, step text} AS r
 WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
 
 -- name: ready_tasks
-SELECT execution_id, run, step FROM {tasks}
+SELECT execution_id, run, step, queue, task, priority, ready_at FROM {tasks}
 WHERE queue = :queue AND task = :task AND ready_at IS NOT NULL
 ORDER BY priority, ready_at
 LIMIT :amount {skip_locked};
 
 -- name: history_steps
-SELECT s.execution_id, s.name, s.kind, s.position, s.outcome, s.value, s.due_at
+SELECT s.execution_id, s.name, s.kind, s.position, s.outcome, s.value, s.due_at, s.finished_at
 FROM {rows entries: execution_id text, run int} AS r
 {join} {steps} s ON s.execution_id = r.execution_id AND s.run = r.run;
 
@@ -208,7 +208,8 @@ WHERE due_at IS NOT NULL AND due_at <= {now}
 ORDER BY due_at LIMIT :amount {skip_locked};
 
 -- name: ready_due_tasks
-UPDATE {tasks} AS t SET ready_at = t.due_at, due_at = NULL, pending = 0
+-- Ready from now on, not since they were due: claims go on from where the last one ended.
+UPDATE {tasks} AS t SET ready_at = {now}, due_at = NULL, pending = 0
 FROM {rows entries: execution_id text, run int, step text} AS r
 WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.due_at IS NOT NULL;
 
@@ -241,6 +242,10 @@ DELETE FROM {workers} WHERE id = :id;
 -- name: worker_tasks
 SELECT execution_id, run, step, epoch, wake_seq FROM {tasks} WHERE worker = :worker
 ORDER BY execution_id, run, step;
+
+-- name: some_worker_tasks
+-- In no order: with one, a planner may read the whole table by its key. The caller orders them.
+SELECT execution_id, run, step FROM {tasks} WHERE worker = :worker LIMIT :amount;
 
 -- name: orphaned_workers
 -- Owners without a row: a claim that was committed after its worker had been declared dead.
@@ -323,6 +328,9 @@ UPDATE {executions}
 SET run = run + 1, status = NULL, output = NULL, failure = NULL, attempt = 1, crashes = 0,
     started_at = NULL, finished_at = NULL, seed = :seed
 WHERE id = :id;
+
+-- name: applied_migrations
+SELECT number, name FROM {migrations};
 
 -- name: parents
 SELECT e.parent_id, e.parent_run, e.parent_step

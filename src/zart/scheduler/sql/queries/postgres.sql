@@ -3,11 +3,12 @@
 -- name: ready_tasks
 -- All names of a worker in one statement; each probes its own stretch of the index, so that ready
 -- rows of other names are never read.
-SELECT picked.execution_id, picked.run, picked.step
-FROM {rows names: queue text, task text} AS n
+SELECT picked.execution_id, picked.run, picked.step, picked.queue, picked.task, picked.priority, picked.ready_at
+FROM {rows names: queue text, task text, low int, high int, since int} AS n
 CROSS JOIN LATERAL (
-    SELECT t.execution_id, t.run, t.step, t.priority, t.ready_at FROM {tasks} t
+    SELECT t.execution_id, t.run, t.step, t.queue, t.task, t.priority, t.ready_at FROM {tasks} t
     WHERE t.queue = n.queue AND t.task = n.task AND t.ready_at IS NOT NULL
+      AND t.priority >= n.low AND t.priority <= n.high AND t.ready_at >= n.since
     ORDER BY t.priority, t.ready_at
     LIMIT :amount
     {skip_locked}
@@ -20,10 +21,11 @@ LIMIT :amount;
 -- The picked rows are locked, so the update meets what was picked.
 WITH picked AS (
     SELECT found.execution_id, found.run, found.step
-    FROM {rows names: queue text, task text} AS n
+    FROM {rows names: queue text, task text, low int, high int, since int} AS n
     CROSS JOIN LATERAL (
         SELECT t.execution_id, t.run, t.step, t.priority, t.ready_at FROM {tasks} t
         WHERE t.queue = n.queue AND t.task = n.task AND t.ready_at IS NOT NULL
+          AND t.priority >= n.low AND t.priority <= n.high AND t.ready_at >= n.since
         ORDER BY t.priority, t.ready_at
         LIMIT :amount
         {skip_locked}
@@ -32,43 +34,83 @@ WITH picked AS (
     LIMIT :amount
 ), t AS (
     UPDATE {tasks} AS t
-    SET worker = :worker, epoch = t.epoch + 1, ready_at = NULL, due_at = NULL,
+    SET worker = :worker, epoch = t.epoch + :stride, ready_at = NULL, due_at = NULL,
         started_at = coalesce(t.started_at, {now})
     FROM picked AS p
     WHERE t.execution_id = p.execution_id AND t.run = p.run AND t.step = p.step
     RETURNING t.*
 )
 SELECT t.execution_id, t.run, t.step, t.epoch, t.task, t.queue, coalesce(t.input, e.input), e.seed,
-       t.attempt, t.crashes, t.wake_seq, t.started_at, {now}, e.parent_id, e.parent_run, e.parent_step
-FROM t JOIN {executions} e ON e.id = t.execution_id;
+       t.attempt, t.crashes, t.wake_seq, t.started_at, {now}, e.parent_id, e.parent_run, e.parent_step,
+       was.epoch, was.wake_seq, history.steps, history.attempts, history.events, was.priority, was.ready_at
+FROM t JOIN {executions} e ON e.id = t.execution_id
+-- The task as the statement's snapshot has it, and so has the history: it is whole when nothing
+-- has changed in the task between the snapshot and the lock. Otherwise it is read again.
+JOIN {tasks} was ON was.execution_id = t.execution_id AND was.run = t.run AND was.step = t.step
+LEFT JOIN LATERAL (
+    SELECT (SELECT json_agg(json_build_array(s.name, s.kind, s.position, s.outcome, s.value, s.due_at, s.finished_at))
+            FROM {steps} s WHERE t.step = '' AND s.execution_id = t.execution_id AND s.run = t.run) AS steps,
+           (SELECT json_agg(json_build_array(a.step, a.attempt, a.retry_at, a.deadline_at, a.error) ORDER BY a.step, a.attempt)
+            FROM {step_attempts} a
+            WHERE a.execution_id = t.execution_id AND a.run = t.run
+              AND a.run_attempt = CASE WHEN t.step = '' THEN t.attempt ELSE 0 END
+              AND a.step <> '' AND (t.step = '' OR a.step = t.step)) AS attempts,
+           (SELECT json_agg(json_build_array(v.sequence, v.name, v.payload) ORDER BY v.sequence)
+            FROM {events} v WHERE t.step = '' AND v.execution_id = t.execution_id AND v.taken_by IS NULL) AS events
+) AS history ON t.epoch <> :stride OR t.wake_seq > 0 OR t.run > 1;
+
+-- name: look
+-- A probe of the index for each name: as a plain join the planner, once it knows of many ready rows,
+-- reads them from the start in the hope of one that fits; rows of names that no worker knows never do.
+SELECT {now}, (SELECT min(d.due_at) FROM {tasks} d WHERE d.due_at IS NOT NULL),
+       EXISTS (SELECT 1 FROM {rows wanted: queue text, task text, low int, high int, since int} AS n
+               CROSS JOIN LATERAL (
+                   SELECT 1 FROM {tasks} t
+                   WHERE t.queue = n.queue AND t.task = n.task AND t.ready_at IS NOT NULL
+                     AND t.priority >= n.low AND t.priority <= n.high AND t.ready_at >= n.since
+                   LIMIT 1
+               ) AS found);
 
 -- name: commit_at_once
--- The fence, the steps' rows and the plain ends of executions in one statement: one round trip for
--- six. One snapshot is enough here: the fence locks the newest version of each task's row and
+-- The fence, the steps' rows, plain parks and ends of executions in one statement: one round trip
+-- for six. One snapshot is enough here: the fence locks the newest version of each task's row and
 -- compares its epoch, nobody but the epoch's owner writes these rows, and what the others write
--- meanwhile (a wake) changes nothing in them. An end is refused once an event has come: its mailbox
--- is cleared by the longer way. A row holds a step, an end or neither, so that nothing is joined
--- with what passed the fence: the planner takes that for one row, and loops. The lateral subquery
--- locks, so it stays one probe of the key for each row, whatever the statistics say; as a plain join
--- a cached plan took every task for every row. The caller orders the rows.
+-- meanwhile (a wake) a park reads from the newest version, too. An end that has not seen the last
+-- wake is refused: it clears the mailbox, and what came after the snapshot it would leave there.
+-- A row holds a step, a taken event, an end, a park or nothing, so that nothing is joined with what
+-- passed the fence: the planner takes that for one row, and loops. The lateral subquery locks, so
+-- it stays one probe of the key for each row, whatever the statistics say; as a plain join a cached
+-- plan took every task for every row. The last SELECT runs first and to its end, so all is fenced
+-- before anything is changed. The caller orders the rows.
 WITH held AS (
     SELECT r.*, mine.step
-    FROM {rows entries: n int, execution_id text, run int, epoch int, ends int, name text, kind text, position int, outcome text, value text, due_at int, began_at int, status text, output text, failure text, attempt int, crashes int, started_at int} AS r
+    FROM {rows entries: n int, execution_id text, run int, epoch int, ends int, seen int, name text, kind text, position int, outcome text, value text, due_at int, began_at int, taken int, status text, output text, failure text, attempt int, crashes int, started_at int, ready int, pending int} AS r
     CROSS JOIN LATERAL (
         SELECT t.step FROM {tasks} t
         WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
-          AND t.epoch = r.epoch AND (r.ends = 0 OR t.wake_seq = 0)
+          AND t.epoch = r.epoch AND (r.ends <> 1 OR t.wake_seq = r.seen)
         {for_share}
     ) AS mine
 ), recorded AS (
     INSERT INTO {steps} AS s (execution_id, run, name, kind, position, outcome, value, due_at, started_at, finished_at)
     SELECT h.execution_id, h.run, h.name, h.kind, h.position, h.outcome, h.value, h.due_at, h.began_at,
            CASE WHEN h.outcome IS NOT NULL THEN {now} END
-    FROM held h WHERE h.name IS NOT NULL
+    FROM held h WHERE h.kind IS NOT NULL
     ON CONFLICT (execution_id, run, name) DO UPDATE
     SET outcome = excluded.outcome, value = excluded.value, finished_at = excluded.finished_at,
         started_at = coalesce(s.started_at, excluded.started_at)
     WHERE s.outcome IS NULL
+), received AS (
+    UPDATE {events} AS v SET taken_by = h.name
+    FROM held h
+    WHERE h.taken IS NOT NULL AND v.execution_id = h.execution_id AND v.sequence = h.taken
+), parked AS (
+    UPDATE {tasks} AS t
+    SET worker = NULL, pending = h.pending, attempt = h.attempt,
+        ready_at = CASE WHEN h.ready = 1 OR (h.pending >= 0 AND t.wake_seq <> h.seen) THEN {now} END,
+        due_at = CASE WHEN h.ready = 1 OR (h.pending >= 0 AND t.wake_seq <> h.seen) THEN NULL ELSE h.due_at END
+    FROM held h
+    WHERE h.pending IS NOT NULL AND t.execution_id = h.execution_id AND t.run = h.run AND t.step = h.step
 ), finished AS (
     UPDATE {executions} AS e
     SET status = h.status, output = h.output, failure = h.failure, attempt = h.attempt, crashes = h.crashes,
@@ -79,8 +121,28 @@ WITH held AS (
     DELETE FROM {tasks} AS t
     USING held h
     WHERE h.status IS NOT NULL AND t.execution_id = h.execution_id AND t.run = h.run AND t.step = h.step
+), cleared AS (
+    DELETE FROM {events} AS v
+    USING held h
+    WHERE h.status IS NOT NULL AND h.seen > 0 AND v.execution_id = h.execution_id
 )
 SELECT n FROM held;
+
+-- name: offer_at_once
+-- One event for each execution: the wake sequence that it moves numbers the event.
+WITH woken AS (
+    UPDATE {tasks} AS t
+    SET wake_seq = t.wake_seq + 1,
+        ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
+        due_at = CASE WHEN t.pending >= 0 THEN NULL ELSE t.due_at END
+    FROM {rows entries: execution_id text, delivery text, name text, payload text} AS r
+    WHERE t.execution_id = r.execution_id AND t.step = ''
+    RETURNING t.execution_id, t.wake_seq, r.delivery, r.name, r.payload
+), put AS (
+    INSERT INTO {events} (execution_id, sequence, delivery, name, payload, created_at)
+    SELECT w.execution_id, w.wake_seq, w.delivery, w.name, w.payload, {now} FROM woken w
+)
+SELECT execution_id FROM woken;
 
 -- name: delete_tasks
 -- A join: the planner may answer a three-column IN over an array with a scan of the table.

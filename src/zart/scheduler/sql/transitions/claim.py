@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from zart.models import Claim, ClaimedTask, Event, Recorded, RecordedAttempt
+from zart.scheduler.sql.frontier import Place, Stretch, whole
 from zart.scheduler.sql.transaction import Row, Transaction
 
 __all__ = [
@@ -14,46 +19,79 @@ __all__ = [
     "has_history",
     "history",
     "look",
+    "new_stride",
     "ready_due",
 ]
 
-Key = tuple[str, int, str]
+
+def new_stride() -> int:
+    """How far a claim moves the epochs of its tasks.
+
+    A random number, because a database may forget: after a failover to a standby that had not
+    all, a task that was claimed is ready again, and by steps of one its next owner would get the
+    very epoch that the forgotten one still writes under.
+    """
+    return random.randrange(1, 1 << 31)
 
 
 async def claim(
-    tx: Transaction, worker: str, names: Sequence[tuple[str, str]], amount: int
-) -> list[ClaimedTask]:
-    """Claim up to ``amount`` ready tasks of these (queue, task) names, with their histories."""
-    keys = await ready_keys(tx, names, amount)
-    if not keys:
-        return []
-    keys.sort()
-    await tx.execute("claim_tasks", entries=keys, worker=worker)
+    tx: Transaction, worker: str, stretches: Sequence[Stretch], amount: int
+) -> tuple[list[ClaimedTask], list[Place]]:
+    """Claim up to ``amount`` ready tasks, with their histories; gives too where they were found."""
+    rows = await tx.fetch("ready_tasks", names=stretches, amount=amount)
+    if not rows:
+        return [], []
+    keys = sorted((row[0], row[1], row[2]) for row in rows)
+    places: list[Place] = [(row[3], row[4], row[5], row[6]) for row in rows]
+    stride = new_stride()
+    await tx.execute("claim_tasks", entries=keys, worker=worker, stride=stride)
     rows = await tx.fetch("claimed_executions", entries=keys)
     tasks = [claimed(row) for row in rows]
-    await history(tx, [task for task in tasks if has_history(task)])
-    return tasks
+    await history(tx, [task for task in tasks if has_history(task, stride)])
+    return tasks, places
 
 
 async def claim_at_once(
-    tx: Transaction, worker: str, names: Sequence[tuple[str, str]], amount: int
-) -> list[ClaimedTask]:
-    """The same in one statement; the histories are still to be read."""
-    rows = await tx.fetch("claim_at_once", names=names, amount=amount, worker=worker)
-    return [claimed(row) for row in rows]
+    tx: Transaction, worker: str, stretches: Sequence[Stretch], amount: int, stride: int
+) -> tuple[list[ClaimedTask], list[Place], list[ClaimedTask]]:
+    """The same in one statement; gives too those whose history is still to be read.
+
+    The history comes from the statement's snapshot, which may be older than the locked task.
+    """
+    tasks: list[ClaimedTask] = []
+    places: list[Place] = []
+    stale: list[ClaimedTask] = []
+    values = {"names": stretches, "amount": amount, "worker": worker, "stride": stride}
+    for row in await tx.fetch("claim_at_once", **values):
+        task = claimed(row)
+        tasks.append(task)
+        if row[22] is not None:  # in the snapshot it was ready, as a rule
+            places.append((task.queue, task.task, row[21], row[22]))
+        if has_history(task, stride):
+            if row[16] + stride == task.claim.epoch and row[17] == task.wake_sequence:
+                _fill_in(task, *row[18:21])
+            else:
+                stale.append(task)
+    return tasks, places, stale
 
 
-async def ready_keys(tx: Transaction, names: Sequence[tuple[str, str]], amount: int) -> list[Key]:
-    """Lock ready tasks that no one else has locked."""
-    return [
-        (row[0], row[1], row[2])
-        for row in await tx.fetch("ready_tasks", names=names, amount=amount)
-    ]
+_decode = msgspec.json.Decoder(list[Any]).decode
 
 
-def has_history(task: ClaimedTask) -> bool:
-    """A first claim that no event came before has nothing recorded."""
-    return task.claim.epoch > 1 or task.wake_sequence > 0 or task.claim.run > 1
+def _fill_in(
+    task: ClaimedTask, steps: str | None, attempts: str | None, events: str | None
+) -> None:
+    if steps is not None:
+        task.steps = [Recorded(*each) for each in _decode(steps)]
+    if attempts is not None:
+        task.attempts = [RecordedAttempt(*each) for each in _decode(attempts)]
+    if events is not None:
+        task.events = [Event(*each) for each in _decode(events)]
+
+
+def has_history(task: ClaimedTask, stride: int) -> bool:
+    """A first claim, whose epoch is one stride, has nothing recorded if no event came before."""
+    return task.claim.epoch != stride or task.wake_sequence > 0 or task.claim.run > 1
 
 
 async def history(tx: Transaction, tasks: Iterable[ClaimedTask]) -> None:
@@ -115,8 +153,8 @@ async def ready_due(tx: Transaction, amount: int) -> int:
     return len(keys)
 
 
-async def look(tx: Transaction, names: Sequence[tuple[str, str]]) -> tuple[int, int | None, bool]:
-    """The database's time, that of the next sleeper, and whether a task of these names is ready."""
+async def look(tx: Transaction, stretches: Sequence[Stretch]) -> tuple[int, int | None, bool]:
+    """The database's time, that of the next sleeper, and whether a task there is ready."""
     # A batch has at least one row; no queue is called by an empty name.
-    row = (await tx.fetch("look", wanted=names or [("", "")]))[0]
+    row = (await tx.fetch("look", wanted=stretches or whole([("", "")])))[0]
     return row[0], row[1], bool(row[2])

@@ -39,30 +39,29 @@ async def commit(tx: Transaction, entries: Sequence[Entry]) -> list[Receipt]:
     return receipts
 
 
-def plain(entries: Sequence[Entry]) -> bool:
-    """True when all that is written are steps' rows and ends that concern nobody else."""
-    for entry in entries:
-        end = entry.ending
-        if end is not None and (
-            type(end) is not Finish or end.parent is not None or end.has_steps or end.has_events
-        ):
+def plain(entry: Entry) -> bool:
+    """True for an entry of steps' rows, taken events, and an end or park that concerns no other."""
+    end = entry.ending
+    if type(end) is Finish:
+        if end.parent is not None or end.has_steps:
             return False
-        if (
-            entry.attempts
-            or entry.distributed
-            or entry.children
-            or entry.taken
-            or entry.erased
-            or entry.retried
-            or entry.unless_woken is not None
-            or entry.claim.step
-        ):
-            return False
-    return True
+    elif end is not None and type(end) is not Park:
+        return False
+    return not (
+        entry.attempts
+        or entry.distributed
+        or entry.children
+        or entry.erased
+        or entry.retried
+        or entry.unless_woken is not None
+        or entry.claim.step
+    )
 
 
 _NO_STEP = (None,) * 7
-_NO_END = (None,) * 6
+_NO_END = (None,) * 8
+_NEITHER = (None, *_NO_END)
+"""No taken event and no end."""
 
 
 async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool]:
@@ -75,26 +74,36 @@ async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool
     others: list[tuple[Any, ...]] = []
     for number, entry in enumerate(entries):
         claim, end = entry.claim, entry.ending
-        key = (number, claim.execution_id, claim.run, claim.epoch, 0 if end is None else 1)
+        assert not isinstance(end, FinishStep)
+        seen = 0 if end is None else end.wake_sequence
+        ends = 1 if type(end) is Finish else 0
+        key = (number, claim.execution_id, claim.run, claim.epoch, ends, seen)
         for row in entry.steps:
             # One row for a step, however often it comes in this flush: the last.
-            steps[claim.execution_id, claim.epoch, row[2]] = (*key, *row[2:], *_NO_END)
+            steps[claim.execution_id, claim.epoch, row[2]] = (*key, *row[2:], *_NEITHER)
+        for sequence, by in entry.taken:
+            others.append((*key, by, *_NO_STEP[1:], sequence, *_NO_END))
         if end is not None:
-            others.append((*key, *_NO_STEP, *_end_row(end)))
-        elif not entry.steps:
-            others.append((*key, *_NO_STEP, *_NO_END))
+            others.append((*key, *_ending_row(end)))
+        elif not entry.steps and not entry.taken:
+            others.append((*key, *_NO_STEP, *_NEITHER))
     ordered = sorted([*steps.values(), *others], key=_by_task)
     rows = await tx.fetch("commit_at_once", entries=ordered)
     written = {row[0] for row in rows}
     return [number in written for number in range(len(entries))]
 
 
+def _ending_row(end: Any) -> tuple[Any, ...]:
+    """From the step's name on: the columns of an end or of a park."""
+    if type(end) is Park:
+        due = (*_NO_STEP[:5], end.due_at, None)
+        return (*due, None, None, None, None, end.attempt, None, None, int(end.ready), end.pending)
+    facts = (end.status, end.output, end.failure, end.attempt, end.crashes, end.started_at)
+    return (*_NO_STEP, None, *facts, None, None)
+
+
 _by_task = itemgetter(1, 2)
 """Execution and run of a row: transactions lock tasks in this order."""
-
-
-def _end_row(end: Any) -> tuple[Any, ...]:
-    return (end.status, end.output, end.failure, end.attempt, end.crashes, end.started_at)
 
 
 async def _lock_parents(tx: Transaction, entries: Sequence[Entry]) -> None:

@@ -10,7 +10,7 @@ from zart.scheduler.entries import Delivery, NewExecution
 from zart.scheduler.sql.transaction import Transaction
 from zart.scheduler.sql.transitions.commit import parent_step_row
 
-__all__ = ["Answer", "cancel", "offer", "restart"]
+__all__ = ["Answer", "cancel", "offer", "offer_at_once", "restart"]
 
 
 class Answer(Enum):
@@ -21,8 +21,24 @@ class Answer(Enum):
     FINISHED = "finished"
 
 
-async def offer(tx: Transaction, deliveries: Sequence[Delivery]) -> list[Answer]:
+async def offer_at_once(tx: Transaction, deliveries: Sequence[Delivery]) -> set[str]:
+    """Deliver to executions that are alive, one event each; gives those that have theirs.
+
+    A second try, after an answer that was lost, delivers nothing: `offer` finds out first what
+    the first one did.
+    """
+    if tx.attempt > 1:
+        return set()
+    entries = sorted((d.execution_id, d.key, d.name, d.payload) for d in deliveries)
+    return {row[0] for row in await tx.fetch("offer_at_once", entries=entries)}
+
+
+async def offer(
+    tx: Transaction, deliveries: Sequence[Delivery], *, again: bool = False
+) -> list[Answer]:
     """Put events into mailboxes and wake their executions.
+
+    ``again`` says that some of them may have been delivered already.
 
     The task's row is locked first and its wake sequence numbers the events, so events are ordered
     as they were committed, and a park that has not seen them finds the sequence moved.
@@ -31,7 +47,7 @@ async def offer(tx: Transaction, deliveries: Sequence[Delivery]) -> list[Answer]
     rows = await tx.fetch("lock_executions", entries=[(i,) for i in ids])
     live = {row[0]: (row[1], row[2]) for row in rows}
     done: set[str] = set()
-    if tx.attempt > 1:
+    if again or tx.attempt > 1:
         known = await tx.fetch("delivered", entries=[(d.execution_id, d.key) for d in deliveries])
         done = {row[0] for row in known}
     finished: set[str] = set()

@@ -12,6 +12,7 @@ from zart.scheduler.sql.transaction import Transaction
 __all__ = ["WorkerRow", "beat", "give_back", "orphans", "register", "take_over", "workers"]
 
 _BATCH = 500
+"""Tasks that are taken over in one transaction."""
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
@@ -81,7 +82,9 @@ async def take_over(
     *,
     crashed: bool = True,
 ) -> int:
-    """Make a dead worker's tasks ready again and strike its name; gives how many there were.
+    """Make a batch of a dead worker's tasks ready again; gives how many, 0 when none was left.
+
+    With the last of them its name is struck.
 
     ``crashed`` says whether its end counts as a crash of each.
 
@@ -91,13 +94,13 @@ async def take_over(
     rows = await tx.fetch("lock_worker", id=worker)
     if rows and not still_dead(rows[0][1], rows[0][2], rows[0][3]):
         return 0
-    keys = [(r[0], r[1], r[2]) for r in await tx.fetch("worker_tasks", worker=worker)]
-    for start in range(0, len(keys), _BATCH):
-        batch = keys[start : start + _BATCH]
+    found = await tx.fetch("some_worker_tasks", worker=worker, amount=_BATCH)
+    if found:
+        batch = sorted((r[0], r[1], r[2]) for r in found)
         await tx.execute("take_over_tasks", entries=batch, worker=worker, crashed=int(crashed))
-    if rows:
+    if rows and len(found) < _BATCH:
         await tx.execute("delete_worker", id=worker)
-    return len(keys)
+    return len(found)
 
 
 async def give_back(tx: Transaction, worker: str, claims: Sequence[Claim]) -> None:

@@ -1,0 +1,97 @@
+"""Connections that are ready to work, to a server that may be worked with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import asyncmy
+from asyncmy import errors
+from asyncmy.constants import CLIENT, ER
+
+from zart.scheduler.sql import lines
+from zart.scheduler.sql.hosts import Hosts
+
+__all__ = ["Host", "MySQLHosts", "refuses_to_serve"]
+
+Host: TypeAlias = tuple[str, int]
+
+# Fences rely on a locking read seeing the newest committed row; the rest makes texts and times
+# mean the same whatever the server's defaults are. Notes ("table exists") would each cost asyncmy
+# a round trip and a line in the log.
+_SETTINGS = (
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
+    "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO',"
+    " sql_notes = 0, innodb_lock_wait_timeout = 10",
+)
+# A process that stands still in the middle of a transaction of zart's own keeps no row from those
+# that take over. MySQL has no such limit but one for idle connections as a whole.
+_IMPATIENT = (
+    "SET SESSION sql_notes = 0"
+    " /*M!100301 , idle_transaction_timeout = 5 */ /*!80000 , wait_timeout = 20 */"
+)
+_ROLE = "SHOW VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on') AND Value = 'ON'"
+# A Galera node applies what others have committed a moment later. A worker that changes its node
+# would miss its own claims there: so each transaction first waits for all that was committed
+# before it began. It also makes a node that has lost its group say so (error 1047).
+_CAUSAL = ("SET SESSION wsrep_sync_wait = 7", "DO 1")
+
+_REFUSALS = {
+    1047,  # a Galera node without its group
+    1053,  # shutdown
+    1290,  # read-only: another server is the primary now
+    1792,
+    1836,
+}
+
+
+def refuses_to_serve(error: BaseException) -> bool:
+    """True when the server says that it is not, or no longer, the one to talk to."""
+    return isinstance(error, errors.MySQLError) and bool(_REFUSALS.intersection(error.args[:1]))
+
+
+class MySQLHosts:
+    """The servers that a URL names."""
+
+    def __init__(self, hosts: Sequence[Host], arguments: Mapping[str, Any]) -> None:
+        if {"host", "port"} & arguments.keys():  # given beside the URL
+            hosts = [(arguments.get("host", hosts[0][0]), arguments.get("port", hosts[0][1]))]
+        self._hosts = Hosts(hosts, arguments.get("connect_timeout"))
+        self._arguments = dict(arguments)
+        self._arguments["client_flag"] = CLIENT.FOUND_ROWS | int(arguments.get("client_flag", 0))
+
+    async def connect(self, *, autocommit: bool) -> Any:
+        """A connection to the first that serves; raises the last one's error when none does."""
+        return await self._hosts.connect(lambda host: self._open(host, autocommit), _passes)
+
+    async def _open(self, host: Host, autocommit: bool) -> Any:
+        where = {"host": host[0], "port": host[1], "autocommit": autocommit}
+        connection = await cast("Any", asyncmy).connect(**{**self._arguments, **where})
+        try:
+            lines.watch(connection._transport)
+            for setting in _SETTINGS if autocommit else (*_SETTINGS, _IMPATIENT):
+                await _ask(connection, setting)
+            roles = {name for name, _ in await _ask(connection, _ROLE)}
+            if "wsrep_on" in roles:
+                for setting in _CAUSAL:
+                    await _ask(connection, setting)
+            if "read_only" in roles and len(self._hosts) > 1:
+                # Not left to the first write: an account with every right may write to a replica.
+                raise errors.OperationalError(
+                    ER.OPTION_PREVENTS_STATEMENT, f"{host[0]}:{host[1]} is read-only"
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _passes(error: Exception) -> bool:
+    return isinstance(error, errors.MySQLError | OSError)
+
+
+async def _ask(connection: Any, sql: str) -> Sequence[tuple[Any, ...]]:
+    cursor = connection.cursor()
+    await cursor.execute(sql)
+    return cast("Sequence[tuple[Any, ...]]", await cursor.fetchall() or ())
