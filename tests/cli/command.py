@@ -21,15 +21,15 @@ class Zart:
 
     def __init__(self, url: str | None) -> None:
         variables = {k: v for k, v in os.environ.items() if not k.startswith("ZART_")}
-        self._environment = variables | ({"ZART_URL": url} if url else {})
+        self.environment = variables | ({"ZART_URL": url} if url else {})
         source = str(FOLDER.parents[1] / "src")
-        self._environment["PYTHONPATH"] = source
+        self.environment["PYTHONPATH"] = source
 
     def __call__(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "zart", *arguments],
             cwd=FOLDER,
-            env=self._environment,
+            env=self.environment,
             input=given,
             capture_output=True,
             text=True,
@@ -53,7 +53,7 @@ class Zart:
         process = subprocess.Popen(
             [sys.executable, "-m", "zart", "worker", target, *options],
             cwd=FOLDER,
-            env=self._environment,
+            env=self.environment,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 
@@ -66,3 +67,19 @@ class Bind(zart.TaskHandler[int, int]):
 registry = zart.TaskRegistry([print_order, jam])
 several = [print_order, Bind]
 number = 7
+
+
+@zart.durable("block")
+async def block() -> None:
+    time.sleep(60)  # noqa: ASYNC251 what a careless handler does: nothing else gets a turn
+
+
+@zart.durable("brief")
+async def brief() -> None:
+    await asyncio.sleep(1)
+
+
+@zart.durable("who")
+async def who() -> int:
+    await zart.wait_for_event("go")
+    return os.getpid()

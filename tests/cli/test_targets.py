@@ -27,7 +27,7 @@ def _in_the_shop(monkeypatch: pytest.MonkeyPatch) -> None:
         ("shop:press", {"step press"}),
         (
             "shop",
-            {"print", "jam", "long", "stubborn", "bind"}
+            {"print", "jam", "long", "stubborn", "bind", "block", "brief", "who"}
             | {"step press", "step refuse", "step press_long"},
         ),
     ],

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from zart.cli import demo, executions, tables, work
+from zart.cli import demo, doctor, executions, tables, work
 from zart.cli.command import ExitCode
 from zart.cli.secrets import without_secrets
 from zart.cli.trouble import exit_code, in_words
@@ -35,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (demo, tables, work, executions):
+for room in (demo, tables, work, executions, doctor):
     room.add_to(app)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from enum import IntEnum
@@ -51,6 +52,17 @@ class Cli(msgspec.Struct, frozen=True):
                 " postgresql://user@host/name or mysql://user@host/name"
             )
         return self.url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that shall work on the same database.
+
+        Every user of the machine can see the arguments of a process, but not its environment.
+        """
+        own = {"ZART_URL": self.database_url, "ZART_PREFIX": self.prefix}
+        if self.schema:
+            own["ZART_SCHEMA"] = self.schema
+        return {k: v for k, v in os.environ.items() if k != "ZART_SCHEMA"} | own
 
     @asynccontextmanager
     async def scheduler(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from types import TracebackType
 
 from zart.cli.command import Cli
 from zart.cli.demo_shop import LEDGER, PRINTER_SECONDS, Line, read_ledger
+from zart.cli.processes import worker_command
 from zart.errors import ZartError
 
 __all__ = ["DemoWorker", "DemoWorkers"]
@@ -108,9 +107,8 @@ class DemoWorkers:
         """A worker whose receipts take this long."""
         log = self._ledger.with_name(f"worker-{len(self._started) + 1}.log")
         with log.open("wb") as output:
-            # -P: a file of the user's that is called zart.py must not be taken for the package.
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "zart", "worker", _TARGET, "--concurrency", "4"),
+                *worker_command(_TARGET, "--concurrency", "4"),
                 env=self._environment(printer_seconds),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -121,14 +119,5 @@ class DemoWorkers:
         return worker
 
     def _environment(self, printer_seconds: float) -> dict[str, str]:
-        """The database goes by environment: every user of the machine can see arguments."""
-        environment = os.environ | {
-            "ZART_URL": self._cli.database_url,
-            "ZART_PREFIX": self._cli.prefix,
-            "ZART_SCHEMA": self._cli.schema or "",
-            LEDGER: str(self._ledger),
-            PRINTER_SECONDS: str(printer_seconds),
-        }
-        if not self._cli.schema:
-            del environment["ZART_SCHEMA"]
-        return environment
+        own = {LEDGER: str(self._ledger), PRINTER_SECONDS: str(printer_seconds)}
+        return self._cli.environment | own

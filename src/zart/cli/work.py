@@ -11,8 +11,10 @@ from typing import Annotated
 
 import typer
 
-from zart.cli.command import Cli, command
+from zart.cli.command import Cli, ExitCode, command
+from zart.cli.processes import Leash, Supervisor, worker_command
 from zart.cli.targets import registry_of
+from zart.duration import seconds
 from zart.execution.registry import TaskRegistry
 from zart.execution.worker import Worker
 from zart.scheduler.config import WorkerConfig
@@ -21,6 +23,8 @@ from zart.scheduler.durable import DEFAULT_QUEUE
 __all__ = ["add_to"]
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_FORMAT_OF_SEVERAL = "%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s"
+"""Where several processes write to one log, each line tells whose it is."""
 
 
 def worker(
@@ -35,8 +39,14 @@ def worker(
     ],
     concurrency: Annotated[
         int,
-        typer.Option("--concurrency", "-c", metavar="N", min=1, help="Executions at once."),
+        typer.Option(
+            "--concurrency", "-c", metavar="N", min=1, help="Executions at once in a process."
+        ),
     ] = 100,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", "-p", metavar="N", min=1, help="Worker processes."),
+    ] = 1,
     queue: Annotated[
         list[str] | None,
         typer.Option("--queue", "-q", metavar="NAME", help="A queue; may be given again."),
@@ -46,27 +56,67 @@ def worker(
         typer.Option(metavar="TIME", help="Time for running ones at a stop."),
     ] = "30s",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every detail.")] = False,
-) -> None:
+    leash: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> int:
     """Run executions until SIGTERM or SIGINT.
 
     The worker then claims no more and lets running ones end within the shutdown time-out; a
-    second signal gives them back at once. Another worker goes on with what was given back.
+    second signal gives them back at once. Another worker goes on with what was given back. With
+    several processes, one that dies is replaced.
     """
-    logging.basicConfig(level=logging.INFO, format=_FORMAT)
+    several = processes > 1 or leash is not None
+    logging.basicConfig(level=logging.INFO, format=_FORMAT_OF_SEVERAL if several else _FORMAT)
     logging.getLogger("zart").setLevel(logging.DEBUG if verbose else logging.INFO)
-    registry = registry_of(target)
     config = WorkerConfig(
         concurrency=concurrency,
         queues=tuple(queue or [DEFAULT_QUEUE]),
         shutdown_timeout=shutdown_timeout,
     )
+    limit = seconds(shutdown_timeout, what="--shutdown-timeout")
+    if processes > 1 and leash is None:
+        line = worker_command(target, *_options(config, verbose=verbose))
+        with asyncio.Runner() as runner:
+            return runner.run(_supervise(cli, line, processes, limit))
+    held = None if leash is None else Leash(leash, limit)
+    registry = registry_of(target)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_work(cli, registry, config))
+        runner.run(_work(cli, registry, config, held))
+    return ExitCode.SUCCESS
 
 
-async def _work(cli: Cli, registry: TaskRegistry, config: WorkerConfig) -> None:
+async def _supervise(cli: Cli, command: list[str], processes: int, limit: float) -> int:
+    environment = cli.environment
+    supervisor = Supervisor(command, environment, processes=processes, shutdown_timeout=limit)
+    return await supervisor.run()
+
+
+def _options(config: WorkerConfig, *, verbose: bool) -> list[str]:
+    """The same options again, for a process of several; the database goes by environment."""
+    options = [f"--concurrency={config.concurrency}"]
+    options += [f"--shutdown-timeout={config.shutdown_timeout}"]
+    options += [f"--queue={queue}" for queue in config.queues]
+    options += ["--verbose"] * verbose
+    options += ["--debug"] * ("--debug" in sys.argv[1:])
+    return options
+
+
+class _Announced(Worker):
+    """A worker whose supervisor hears that it has begun."""
+
+    leash: Leash | None = None
+
+    async def start(self) -> None:
+        await super().start()
+        if self.leash is not None:
+            self.leash.ready()
+
+
+async def _work(
+    cli: Cli, registry: TaskRegistry, config: WorkerConfig, leash: Leash | None
+) -> None:
     async with cli.scheduler(registry=registry) as scheduler:
-        made = Worker(scheduler, registry, config)
+        made = _Announced(scheduler, registry, config)
+        made.leash = leash
         await made.run()
     if made.abandoned:
         # Handlers that catch their own cancellation would keep the event loop from closing.
