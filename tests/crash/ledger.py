@@ -83,6 +83,15 @@ class Story:
         """How often one began again; without a crash that happens to retries only."""
         return self.runs() - len(self._steps)
 
+    def runs_without_need(self) -> list[tuple[str, str]]:
+        """Steps that began again although no earlier run of them had failed."""
+        return [
+            key
+            for key, lines in self._steps.items()
+            if sum(line.mark == BEGIN for line in lines)
+            > 1 + sum(line.mark == RAISED for line in lines)
+        ]
+
     def violations(self) -> Iterator[str]:
         """Steps that ran again after their commit, or handed back different values."""
         for (execution, step), lines in self._steps.items():

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ DEAD_FROM_KILL = -signal.SIGKILL
 class WorkerProcess:
     """One process that runs the workflows of these tests."""
 
-    def __init__(self, url: str, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, url: str, folder: Path, settings: dict[str, Any], within: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.log = folder / f"{time.monotonic_ns()}.log"
-        command = [sys.executable, "-m", "tests.crash.workflow", url, str(folder)]
+        command = [*within, sys.executable, "-m", "tests.crash.workflow", url, str(folder)]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, json.dumps(QUICK | settings)], cwd=ROOT, stdout=log, stderr=log
@@ -86,8 +88,12 @@ class Crew:
         self.members: list[WorkerProcess] = []
         self.gone: list[WorkerProcess] = []
 
-    def start(self, **settings: Any) -> WorkerProcess:
-        member = WorkerProcess(self.url, self.folder, self.settings | settings)
+    def start(
+        self, *, url: str | None = None, within: Sequence[str] = (), **settings: Any
+    ) -> WorkerProcess:
+        """One more; ``within`` is a command that becomes it, such as ``ip netns exec NAME``."""
+        given = self.settings | settings
+        member = WorkerProcess(url or self.url, self.folder, given, within)
         self.members.append(member)
         return member
 

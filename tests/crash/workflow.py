@@ -199,7 +199,16 @@ async def greedy(amount: int) -> int:
     return await allocate(amount)
 
 
-TASKS = (journey, member, baton, poison, errand, greedy)
+@zart.durable("nap")
+async def nap(seconds: float) -> list[str]:
+    values: dict[str, str] = {}
+    await _take(values, asynchronous, "lie-down")
+    await zart.sleep(seconds)
+    await _take(values, asynchronous, "get-up")
+    return list(values.values())
+
+
+TASKS = (journey, member, baton, poison, errand, greedy, nap)
 
 
 async def main(url: str, folder: Path, settings: str) -> None:
@@ -208,8 +217,9 @@ async def main(url: str, folder: Path, settings: str) -> None:
     given = json.loads(settings)
     if memory := given.pop("memory", None):
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    options = given.pop("options", {})
     config = zart.WorkerConfig(**given)
-    async with zart.connect(url) as scheduler:
+    async with zart.connect(url, **options) as scheduler:
         await zart.Worker(scheduler, TASKS, config).run()
 
 

@@ -10,8 +10,16 @@ server removes it (see `watchdog.py`), so that nothing is ever left on the machi
 """
 
 from tests.servers.mariadb import MariadbServer
+from tests.servers.pgbouncer import PgbouncerServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.run import RunServers
 from tests.servers.server import Server, ServerError
 
-__all__ = ["MariadbServer", "PostgresServer", "RunServers", "Server", "ServerError"]
+__all__ = [
+    "MariadbServer",
+    "PgbouncerServer",
+    "PostgresServer",
+    "RunServers",
+    "Server",
+    "ServerError",
+]

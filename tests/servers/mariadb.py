@@ -46,6 +46,9 @@ class MariadbServer(Server):
             f"--port={self.port}",
             "--skip-name-resolve",
             f"--socket={self._folder / 'mariadb.sock'}",
+            # A server that starts clears away what it takes for its own leavings here, so that in
+            # /tmp one would delete the temporary tables of another that runs.
+            f"--tmpdir={self._folder}",
         ]
 
     def _is_ready(self) -> bool:

@@ -23,7 +23,7 @@ class PostgresServer(Server):
     def _create_data(self) -> None:
         self._run(
             [
-                _program("initdb"),
+                postgres_program("initdb"),
                 f"--pgdata={self.data_dir}",
                 "--username=postgres",
                 "--auth=trust",
@@ -42,7 +42,7 @@ class PostgresServer(Server):
             "unix_socket_directories": self.data_dir,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return [_program("postgres"), "-D", str(self.data_dir), *options]
+        return [postgres_program("postgres"), "-D", str(self.data_dir), *options]
 
     def _is_ready(self) -> bool:
         """PostgreSQL writes its state into its pid file: first line the id, last line `ready`."""
@@ -53,7 +53,7 @@ class PostgresServer(Server):
         return len(lines) >= 8 and int(lines[0]) == self.pid and lines[7].strip() == "ready"
 
 
-def _program(name: str) -> str:
+def postgres_program(name: str) -> str:
     installed = Path("/usr/lib/postgresql").glob("*/bin")
     newest_first = sorted(installed, key=lambda path: float(path.parent.name), reverse=True)
     return find_program(name, [str(path) for path in newest_first], "postgresql")

@@ -40,7 +40,7 @@ class Server(ABC):
         self._folder = Path(tempfile.mkdtemp(prefix=f"zart-{self.name}-"))
         self.data_dir = self._folder / "data"
         self.log_path = self._folder / "server.log"
-        self.port = _free_port()
+        self.port = free_port()
         self._account = self._choose_account()
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog = _start_watchdog(self._folder)
@@ -177,8 +177,12 @@ class Server(ABC):
         self._watchdog.stdin.flush()
 
     def _with_log(self, message: str) -> str:
-        lines = self.log_path.read_text(errors="replace").splitlines()[-30:]
-        return "\n".join([message, "The end of its log:", *lines])
+        return f"{message}\nThe end of its log:\n{self.log_end}"
+
+    @property
+    def log_end(self) -> str:
+        """The last words of its log."""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-30:])
 
 
 def find_program(name: str, folders: Sequence[str], package: str) -> str:
@@ -193,7 +197,7 @@ def find_program(name: str, folders: Sequence[str], package: str) -> str:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that stays ours over a restart: below those the system gives to outgoing calls."""
     while True:
         port = random.randrange(20_000, 32_000)

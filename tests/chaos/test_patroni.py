@@ -1,0 +1,115 @@
+"""PostgreSQL with standbys under Patroni: the primary killed, and one cut off, under load."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.conftest import Budget
+from tests.chaos.load import Load, load
+from tests.crash.ledger import COMMITTED
+from tests.crash.processes import WorkerProcess, until
+from tests.servers.patroni import PatroniCluster
+
+pytestmark = pytest.mark.postgres
+_log = logging.getLogger("tests.chaos")
+
+GOES_ON = 60.0
+"""Seconds within which a new primary is there and the workers have found it."""
+
+
+@pytest.mark.timeout(300)
+async def test_no_acknowledged_checkpoint_is_lost_with_a_synchronous_standby(
+    tmp_path: Path, budget: Budget
+) -> None:
+    """Killed, and frozen: a standby goes on, and the workers find it by themselves.
+
+    One worker goes through HAProxy, the other has a URL with all the nodes.
+    """
+    cluster = await asyncio.to_thread(PatroniCluster)
+    try:
+        urls = [cluster.url, cluster.nodes_url]
+        async with load(cluster.url, tmp_path, worker_urls=urls) as running:
+            before = await running.rate()
+            deadline = time.monotonic() + budget.seconds
+            pauses: list[list[list[float]]] = []
+            while not pauses or (budget.long and time.monotonic() < deadline):
+                killed = await kill(cluster, running)
+                if not budget.long:
+                    await retire(running, 1)  # see `freeze`
+                pauses.append([killed, await freeze(cluster, running)])
+            story = await running.finish()
+    finally:
+        await asyncio.to_thread(cluster.close)
+    _log.warning(
+        "Patroni, synchronous: %.0f steps/s before; %d executions, %d runs of step functions;"
+        " pauses of the workers (HAProxy, list of hosts) when the primary is killed, and frozen:"
+        " %s s",
+        before,
+        len(running.letters),
+        story.runs(),
+        [[[round(one, 1) for one in fault] for fault in both] for both in pauses],
+    )
+
+
+async def kill(cluster: PatroniCluster, running: Load) -> list[float]:
+    """Kill the primary and wait until another has taken its place."""
+    for node in cluster.nodes:
+        if not node.is_running:
+            await asyncio.to_thread(node.start)
+    await asyncio.to_thread(cluster.wait_until_safe)
+    primary = await asyncio.to_thread(cluster.primary)
+    since = time.monotonic_ns()
+    primary.kill()
+    return await all_go_on(running, since)
+
+
+async def freeze(cluster: PatroniCluster, running: Load) -> list[float]:
+    """Let the primary stand still until another has taken its place, then go on unaware.
+
+    HAProxy cuts the connections to it; without it a worker waits for as long as an answer may
+    take, 30 seconds by default.
+    """
+    await asyncio.to_thread(cluster.wait_until_safe)
+    primary = await asyncio.to_thread(cluster.primary)
+    since = time.monotonic_ns()
+    primary.freeze()
+    try:
+        pauses = await all_go_on(running, since)
+    finally:
+        primary.thaw()
+    await running.rate()
+    return pauses
+
+
+async def retire(running: Load, number: int) -> None:
+    """Let a worker stop in good order; the others go on."""
+    worker = running.workers.members.pop(number)
+    running.workers.gone.append(worker)
+    assert await worker.stop() == 0, running.workers.logs()
+
+
+async def all_go_on(running: Load, since: int) -> list[float]:
+    """Wait until every worker commits again; gives each one's longest pause in seconds."""
+    workers = running.workers.members
+
+    def go_on() -> bool:
+        return all(len(commits(worker, since + 1_000_000_000)) > 10 for worker in workers)
+
+    await until(go_on, "the workers go on with another primary", seconds=GOES_ON)
+    return [longest_pause(worker, since) for worker in workers]
+
+
+def commits(worker: WorkerProcess, since: int) -> list[int]:
+    """When steps of this worker were known to be committed."""
+    return [line.at for line in worker.lines if line.mark == COMMITTED and line.at > since]
+
+
+def longest_pause(worker: WorkerProcess, since: int) -> float:
+    marks = [since, *commits(worker, since)]
+    return max(b - a for a, b in itertools.pairwise(marks)) / 1e9
