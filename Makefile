@@ -24,7 +24,7 @@ help:
 	@echo "make test      every check, then every test, on all three databases"
 	@echo "make check     format, lint, types and import direction only"
 	@echo "make chaos     faults in real servers and processes: make chaos MINUTES=30 SEED=1"
-	@echo "make bench     the benchmarks"
+	@echo "make bench     zart and its peers compared: make bench ARGS=--quick"
 	@echo "make format    write files in the project's format"
 	@echo "make clean     remove everything that was made here"
 
@@ -45,8 +45,9 @@ chaos: $(VENV)/ready databases
 	@ZART_CHAOS_MINUTES=$(or $(MINUTES),10) ZART_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest \
 		-n $(WORKERS) --dist worksteal --timeout 0 $(or $(ARGS),tests/chaos)
 
-bench: $(VENV)/ready databases
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: .venv-bench/ready databases
+	@scripts/make-peers $(PYTHON) .venv-peers
+	@.venv-bench/bin/python -m benchmarks $(ARGS)
 
 format: $(VENV)/ready
 	$(BIN)/ruff format .
@@ -57,6 +58,9 @@ databases:
 
 .venv/ready: pyproject.toml constraints.txt scripts/make-venv
 	@scripts/make-venv $(PYTHON) .venv
+
+.venv-bench/ready: pyproject.toml constraints.txt scripts/make-venv
+	@scripts/make-venv $(PYTHON) .venv-bench bench
 
 $(VENV)/ready: pyproject.toml constraints.txt scripts/make-venv
 	@scripts/make-venv $(PYTHON) $(VENV) dev

@@ -19,7 +19,7 @@ __all__ = ["NAME", "run"]
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on a loop of its own."""
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+def run(main: Coroutine[Any, Any, T], *, plain: bool = False) -> T:
+    """Run a coroutine to its end on a loop of its own; on asyncio's own if `plain`."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop if plain else new_loop) as runner:
         return runner.run(main)

@@ -5,74 +5,163 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Console
+from rich.table import Table as RichTable
 
+from benchmarks.found import Figure, Found
 from benchmarks.loops import NAME as LOOP
+from benchmarks.plan import SYSTEMS
+from benchmarks.targets import targets
+
+__all__ = ["RESULTS", "Table", "facts", "show", "tables", "write"]
 
 RESULTS = Path(__file__).parent / "results"
-
-Found = dict[tuple[str, str, str], list[list[float]]]
-"""By database, cell and unit: what each round gave."""
-
-HEADINGS = ("database", "what", "unit", "median", "p99", "spread", "of bare inserts")
-
-
-def lines(found: Found) -> Iterator[tuple[str, ...]]:
-    """The rows of the table. The spread is that of the rounds' medians."""
-    for (kind, label, unit), rounds in found.items():
-        samples = sorted(value for each in rounds for value in each)
-        medians = [statistics.median(each) for each in rounds]
-        digits = 1 if unit.endswith("ms") else 0
-        p99 = ""
-        if len(samples) > len(rounds):
-            p99 = f"{samples[min(len(samples) - 1, int(len(samples) * 0.99))]:,.{digits}f}"
-        ratio = ""
-        if unit == "steps/s" and (bare := _bare(found, kind)):
-            ratio = f"{statistics.median(medians) / bare:.2f}"
-        spread = f"{min(medians):,.{digits}f} to {max(medians):,.{digits}f}"
-        yield (kind, label, unit, f"{statistics.median(medians):,.{digits}f}", p99, spread, ratio)
+TITLES = {
+    "throughput": "Started directly: callers in the worker's process await each result",
+    "queue": "Through the queue: scheduled by another process",
+    "disk": "On a disk whose flush takes 2 ms more (10 steps; Absurd through the queue)",
+}
 
 
-def _bare(found: Found, kind: str) -> float | None:
-    rates = [
-        statistics.median(value for each in rounds for value in each)
-        for (where, _, unit), rounds in found.items()
-        if where == kind and unit == "rows/s"
+@dataclass(frozen=True)
+class Table:
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    words: int = 1
+    """How many of the first columns are words rather than figures."""
+
+
+def tables(found: Found) -> Iterator[Table]:
+    """What there is to show, each with at least one row."""
+    reached = {True: "yes", False: "no", None: ""}
+    rows = [(t.name, t.needed, t.found, reached[t.reached]) for t in targets(found)]
+    made = [Table("Targets", ("", "target", "found", "reached"), rows)]
+    made += [_side_by_side(found, group) for group in TITLES]
+    made.append(_latencies(found))
+    made.append(_others(found))
+    failed = [(*key, message) for key, message in found.failures.items()]
+    made.append(Table("Failed", ("group", "database", "what", "system", "error"), failed, 5))
+    return (table for table in made if table.rows)
+
+
+def _side_by_side(found: Found, group: str) -> Table:
+    """A line for each load and database, a column for each system."""
+    figures = dict(found.of(group))
+    failed = [key for key in found.failures if key[0] == group]
+    known = {key.system for key in figures} | {system for *_, system in failed}
+    systems = [system for system in SYSTEMS if system in known]
+    lines = list(dict.fromkeys((key.kind, key.label, key.unit) for key in figures))
+    rows = []
+    for kind, label, unit in sorted(lines, key=lambda line: line[0] != "postgres"):
+        cells = []
+        for system in systems:
+            figure = found.get(group, kind, label, system, unit)
+            lost = (group, kind, label, system) in found.failures
+            cells.append(_spread(figure, unit) if figure else "failed" if lost else "")
+        rows.append((kind, label, unit, *cells))
+    return Table(TITLES[group], ("database", "", "unit", *systems), rows, 3)
+
+
+def _latencies(found: Found) -> Table:
+    units = list(dict.fromkeys(key.unit for key, _ in found.of("latency")))
+    sources = list(dict.fromkeys((key.system, key.kind) for key, _ in found.of("latency")))
+    rows = []
+    for system, kind in sources:
+        cells = []
+        for unit in units:
+            figure = found.get("latency", kind, "latency at idle", system, unit)
+            cells.append(
+                f"{figure.percentile(0.5):.1f} / {figure.percentile(0.99):.1f}" if figure else ""
+            )
+        rows.append((system, kind, *cells))
+    title = "Latency at idle, across processes: p50 / p99"
+    return Table(title, ("system", "database", *units), rows, 2)
+
+
+def _others(found: Found) -> Table:
+    """Whatever other groups have found, one line for each figure."""
+    rows = [
+        (
+            key.kind,
+            key.label,
+            key.system,
+            key.unit,
+            _spread(figure, key.unit),
+            _number(figure.percentile(0.99), key.unit) if figure.is_sampled else "",
+        )
+        for key, figure in found.figures.items()
+        if key.group not in (*TITLES, "latency")
     ]
-    return max(rates, default=None)
+    headings = ("database", "", "system", "unit", "median (lowest to highest)", "p99")
+    return Table("Growth, recovery, idle cost", headings, rows, 4)
 
 
-def table(found: Found) -> Table:
-    """The table for a terminal."""
-    made = Table(title="zart benchmarks")
-    for heading in HEADINGS:
-        made.add_column(heading, justify="left" if heading in HEADINGS[:3] else "right")
-    for line in lines(found):
-        made.add_row(*line)
-    return made
+def _spread(figure: Figure, unit: str) -> str:
+    """The median, and between which the rounds' medians lay."""
+    text = _number(figure.median, unit)
+    if len(figure.rounds) == 1:
+        return text
+    lowest, highest = min(figure.medians), max(figure.medians)
+    return f"{text} ({_number(lowest, unit)} to {_number(highest, unit)})"
 
 
-def write(found: Found, rounds: int, name: str) -> Path:
+def _number(value: float, unit: str) -> str:
+    if unit.endswith("/s"):
+        places = 1 if value < 10 else 0
+    else:
+        places = 0 if abs(value) >= 100 else 2
+    return f"{value:,.{places}f}"
+
+
+def facts(rounds: int) -> str:
+    """The machine and the run, in a line."""
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    load = os.getloadavg()[2]
+    times = f"{rounds} round{'s' * (rounds != 1)}"
+    return f"Measured {moment} on {machine}, {LOOP}; {times}; load average {load:.1f} of 15 minutes"
+
+
+def show(found: Found, console: Console) -> None:
+    """On the terminal."""
+    for table in tables(found):
+        made = RichTable(title=table.title)
+        for number, heading in enumerate(table.headings):
+            made.add_column(heading, justify="left" if number < table.words else "right")
+        for row in table.rows:
+            made.add_row(*row)
+        console.print(made)
+
+
+def write(found: Found, about: str, versions: dict[str, str], name: str) -> Path:
     """Write JSON and Markdown; gives the Markdown's path."""
     RESULTS.mkdir(exist_ok=True)
-    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-    load = os.getloadavg()[0]
-    facts = f"{machine}, {LOOP}; {rounds} rounds; load average {load:.1f} at the end"
-    moment = datetime.now(UTC).isoformat(timespec="seconds")
-    rows = [
-        {"database": kind, "what": label, "unit": unit, "rounds": each}
-        for (kind, label, unit), each in found.items()
-    ]
-    text = json.dumps({"moment": moment, "machine": facts, "measured": rows}, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
-    markdown = [f"Measured {moment} on {facts}.", "", "| " + " | ".join(HEADINGS) + " |"]
-    markdown += ["|" + "---|" * len(HEADINGS)]
-    markdown += ["| " + " | ".join(line) + " |" for line in lines(found)]
+    document = {
+        "about": about,
+        "versions": versions,
+        "targets": [asdict(target) for target in targets(found)],
+        "measured": [
+            {**asdict(key), "rounds": figure.rounds} for key, figure in found.figures.items()
+        ],
+        "failed": [[*key, message] for key, message in found.failures.items()],
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    against = ", ".join(f"{system} {version}" for system, version in versions.items())
+    lines = [about + ".", "", f"Versions: {against}. Medians, and the spread of the rounds."]
+    for table in tables(found):
+        lines += ["", f"## {table.title}", "", "| " + " | ".join(table.headings) + " |"]
+        lines.append("|" + "---|" * table.words + "---:|" * (len(table.headings) - table.words))
+        lines += ["| " + " | ".join(map(_plain, row)) + " |" for row in table.rows]
     path = RESULTS / f"{name}.md"
-    path.write_text("\n".join(markdown) + "\n")
+    path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

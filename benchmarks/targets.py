@@ -1,0 +1,93 @@
+"""The targets, each as a ratio of two figures of the same run or as a bound of a latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.cells.loads import named
+from benchmarks.found import Figure, Found
+
+__all__ = ["Target", "targets"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target and what came of it; `reached` is None where a figure is missing."""
+
+    name: str
+    needed: str
+    found: str = "not measured"
+    reached: bool | None = None
+
+
+def targets(found: Found) -> Iterator[Target]:
+    """All of them, in the order of the issue that set them."""
+    default, tuned = "dbos", "dbos tuned"
+    for name, group, steps, at_once, peer, needed in (
+        ("10 steps, 256 at once, against DBOS default", "throughput", 10, 256, default, 100),
+        ("10 steps, 32 at once, against DBOS tuned", "throughput", 10, 32, tuned, 45),
+        ("the same through the queue", "queue", 10, 32, tuned, 45),
+        ("10 steps, 32 at once, queue, against Absurd", "queue", 10, 32, "absurd", 14),
+        ("no steps, 256 at once, against DBOS default", "throughput", 0, 256, default, 50),
+        ("10 steps, one at a time, against DBOS default", "throughput", 10, 1, default, 7),
+        ("10 steps, one at a time, against DBOS tuned", "throughput", 10, 1, tuned, 7),
+    ):
+        label, unit = named(steps, at_once), "steps/s" if steps else "executions/s"
+        ours, theirs = (found.get(group, "postgres", label, s, unit) for s in ("zart", peer))
+        yield _ratio(name, ours, theirs, needed)
+    once = named(10, 1)
+    ordinary, idempotent = (
+        found.get("disk", "postgres", label, "zart", "steps/s")
+        for label in (once, once + ", idempotent")
+    )
+    yield _ratio("slow disk, one at a time: idempotent to ordinary steps", idempotent, ordinary, 5)
+    yield _ratio(
+        "plain queue, no steps, the best of each, against PgQueuer",
+        _best(found, "zart", "postgres", "queue", "0 steps", "executions/s"),
+        _best(found, "pgqueuer", "postgres", "queue", "0 steps", "executions/s"),
+        1.2,
+    )
+    for kind, connections, needed in (
+        ("postgres", "2 connections", 0.12),
+        ("sqlite", "1 connection", 0.3),
+        ("mysql", "2 connections", 0.12),
+    ):
+        yield _ratio(
+            f"{kind}: the best rate of steps against bare inserts, {connections}",
+            _best(found, "zart", kind, "throughput", "10 steps", "steps/s"),
+            found.get("throughput", kind, f"bare inserts, {connections}", "zart", "rows/s"),
+            needed,
+        )
+    for kind, median, worst in (("postgres", 3, 10), ("sqlite", 5, 20), ("mysql", 30, 100)):
+        for unit in ("schedule to first step, ms", "event to resume, ms"):
+            figure = found.get("latency", kind, "latency at idle", "zart", unit)
+            yield _bound(f"{kind}: {unit}, p50 / p99", figure, median, worst)
+
+
+def _ratio(name: str, ours: Figure | None, theirs: Figure | None, needed: float) -> Target:
+    if ours is None or theirs is None:
+        return Target(name, f"{needed:g}")
+    ratio = ours.median / theirs.median
+    shown = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+    return Target(name, f"{needed:g}", shown, ratio >= needed)
+
+
+def _bound(name: str, figure: Figure | None, median: float, worst: float) -> Target:
+    needed = f"{median:g} / {worst:g}"
+    if figure is None:
+        return Target(name, needed)
+    half, most = figure.percentile(0.5), figure.percentile(0.99)
+    return Target(name, needed, f"{half:.1f} / {most:.1f}", half <= median and most <= worst)
+
+
+def _best(found: Found, system: str, kind: str, group: str, start: str, unit: str) -> Figure | None:
+    """The fastest of a system's loads in one worker process."""
+    loads = [
+        figure
+        for key, figure in found.of(group)
+        if (key.system, key.kind, key.unit) == (system, kind, unit)
+        and key.label.startswith(start)
+        and "processes" not in key.label
+    ]
+    return max(loads, key=lambda figure: figure.median, default=None)
