@@ -103,6 +103,20 @@ async def test_a_lost_answer_schedules_once(race: Race, lost: Any) -> None:
     assert [len(rows[table]) for table in TABLES_OF_ONE] == [2, 2, 0, 0]
 
 
+@pytest.mark.guarantee(22)
+async def test_a_lost_answer_to_calls_of_their_own_schedules_once(race: Race, lost: Any) -> None:
+    """One whose id nobody else can know is this caller's own, and said to be new."""
+    losses = lost()
+    chosen = msgspec.structs.replace(new("e"), claimed=("worker", 7))
+    drawn = msgspec.structs.replace(new("f"), chosen_id=False, claimed=("worker", 8))
+    assert await race.second.schedule_each([chosen, drawn]) == [False, True]
+    assert len(losses) == 1
+    owned = {claim.execution_id: claim.epoch for claim in await race.second.owned("worker")}
+    assert owned == {"e": 7, "f": 8}
+    rows = await all_rows(race.holder)
+    assert [len(rows[table]) for table in TABLES_OF_ONE] == [2, 2, 0, 0]
+
+
 @pytest.mark.guarantee(16)
 async def test_a_lost_answer_delivers_once(race: Race, lost: Any) -> None:
     """The event lies in the mailbox once, and the execution is woken once."""

@@ -40,6 +40,7 @@ from tests.racing import (
     waiting_for_event,
     woken_once,
 )
+from zart.models import new_stride
 from zart.scheduler.entries import (
     Entry,
     Finish,
@@ -76,7 +77,7 @@ async def test_claim_against_claim(race: Race) -> None:
 
     async def held(tx: Transaction) -> list[Any]:
         if "claim_at_once" in race.first.database.statements:
-            stride = claiming.new_stride()
+            stride = new_stride()
             return (await claiming.claim_at_once(tx, "a", whole(NAMES), 4, stride))[0]
         return (await claiming.claim(tx, "a", whole(NAMES), 4))[0]
 

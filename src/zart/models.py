@@ -6,6 +6,7 @@ Times are microseconds since 1970-01-01 UTC by the database's clock wherever a f
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -25,6 +26,7 @@ __all__ = [
     "TaskDefinition",
     "as_datetime",
     "as_microseconds",
+    "new_stride",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -88,6 +90,16 @@ class Claim(msgspec.Struct, frozen=True):
     run: int
     step: str
     epoch: int
+
+
+def new_stride() -> int:
+    """How far a claim moves the epochs of its tasks.
+
+    A random number, because a database may forget: after a failover to a standby that had not
+    all, a task that was claimed is ready again, and by steps of one its next owner would get the
+    very epoch that the forgotten one still writes under.
+    """
+    return random.randrange(1, 1 << 31)
 
 
 class Event(msgspec.Struct, frozen=True):

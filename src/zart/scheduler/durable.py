@@ -31,6 +31,7 @@ from zart.errors import (
 from zart.models import Execution, Status, StepRecord, TaskDefinition, as_microseconds
 from zart.scheduler.entries import Delivery, NewExecution
 from zart.scheduler.findings import Finding
+from zart.scheduler.intake import Intake
 from zart.scheduler.journal import Journal
 from zart.scheduler.naming import checked, checked_priority
 from zart.scheduler.protocol import Scheduler
@@ -133,7 +134,7 @@ class DurableScheduler:
         self.max_payload = max_payload
         self.wakeups = WakeUps(backend.hints)
         self._registry = registry
-        self._intake: Journal[NewExecution, bool] = Journal(backend.schedule)
+        self.intake = Intake(backend, self.wakeups)
         self._deliveries: Journal[Delivery, Answer] = Journal(backend.offer)
         self._results = Results(backend, self.wakeups)
         self._closing: asyncio.Future[None] | None = None
@@ -159,7 +160,7 @@ class DurableScheduler:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await self._intake.drain()
+        await self.intake.drain()
         await self._deliveries.drain()
         await self._results.close()
         await self.wakeups.close()
@@ -246,10 +247,10 @@ class DurableScheduler:
         new = self._new(name, data_type, data, id, queue, priority, delay, at)
         if connection is not None:
             created = (await self.backend.schedule_within(connection, [new]))[0]
+            if new.starts_at_once:
+                self.wakeups.ring(READY)
         else:
-            created = await self._intake.submit(new)
-        if new.delay is None and new.due_at is None:
-            self.wakeups.ring(READY)
+            created = await self.intake.schedule(new)
         return Handle(self, new.id, output_type, created=created)
 
     @overload

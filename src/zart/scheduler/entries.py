@@ -37,7 +37,10 @@ DistributedRow: TypeAlias = tuple[str, int, str, str, str, int, str]
 
 
 class NewExecution(msgspec.Struct, frozen=True):
-    """An execution to be scheduled. ``delay`` is in microseconds; ``due_at`` is absolute."""
+    """An execution to be scheduled. ``delay`` is in microseconds; ``due_at`` is absolute.
+
+    ``claimed`` has the worker that begins it at once, and the epoch that it is inserted with.
+    """
 
     id: str
     task: str
@@ -49,6 +52,12 @@ class NewExecution(msgspec.Struct, frozen=True):
     delay: int | None = None
     due_at: int | None = None
     parent: tuple[str, int, str] | None = None
+    claimed: tuple[str, int] | None = None
+
+    @property
+    def starts_at_once(self) -> bool:
+        """True when it need not wait for a time."""
+        return self.delay is None and self.due_at is None
 
 
 class Delivery(msgspec.Struct, frozen=True):

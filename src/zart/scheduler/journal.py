@@ -26,7 +26,10 @@ BATCH = 128
 
 
 class Journal(Generic[Item, Answer]):
-    """Gathers items and writes them in batches; ``submit`` gives a future of the item's answer."""
+    """Gathers items and writes them in batches; ``submit`` gives a future of the item's answer.
+
+    An answer that is an exception is raised for that item alone.
+    """
 
     __slots__ = (
         "_batch",
@@ -42,7 +45,7 @@ class Journal(Generic[Item, Answer]):
 
     def __init__(
         self,
-        write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
         *,
         lanes: int = LANES,
         batch: int = BATCH,
@@ -106,24 +109,30 @@ class Journal(Generic[Item, Answer]):
             # Not for one item's sake: every half would wait for as long again. And whether it was
             # committed is not known, which only the same call, tried again, can find out.
             for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+                _settle(future, error)
         except Exception as error:
             await self._split(batch, error)
         else:
             for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+                _settle(future, answer)
 
     async def _split(
         self, batch: list[tuple[Item, asyncio.Future[Answer]]], error: Exception
     ) -> None:
         if len(batch) == 1:
-            future = batch[0][1]
-            if not future.done():
-                future.set_exception(error)
+            _settle(batch[0][1], error)
             return
         _log.debug("a batch of %d is split: %s: %s", len(batch), type(error).__name__, error)
         middle = len(batch) // 2
         await self._flush(batch[:middle])
         await self._flush(batch[middle:])
+
+
+def _settle(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
+    """Give an answer, or raise it, unless its caller has gone."""
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -75,7 +75,13 @@ class Scheduler(Protocol):
         """Seconds between an idle worker's looks, where hints do not come earlier."""
         ...
 
-    async def schedule(self, executions: Sequence[NewExecution]) -> list[bool]:
+    async def schedule_each(
+        self, executions: Sequence[NewExecution]
+    ) -> builtins.list[bool | Exception]:
+        """Insert executions, each as if it were alone; the error of one is its answer."""
+        ...
+
+    async def schedule(self, executions: Sequence[NewExecution]) -> builtins.list[bool]:
         """Insert executions; False for those that were there, `ExecutionExistsError` for others."""
         ...
 

@@ -33,6 +33,11 @@ class Bell:
     def ring(self) -> None:
         self._event.set()
 
+    @property
+    def rings(self) -> bool:
+        """True while a ring waits to be heard."""
+        return self._event.is_set()
+
     async def wait(self, seconds: float) -> bool:
         """Wait for a ring, at most so long; True when it rang."""
         if not self._event.is_set():

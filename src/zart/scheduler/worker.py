@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from zart.duration import Duration, seconds
 from zart.errors import DatabaseUnavailableError
-from zart.models import Claim, ClaimedTask
+from zart.models import Claim, ClaimedTask, new_stride
 from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DurableScheduler
-from zart.scheduler.entries import Entry, Finish, FinishStep, Park, Receipt
+from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt
 from zart.scheduler.journal import Journal
 from zart.scheduler.lease import Lease, LeaseTimes
 from zart.scheduler.running import GRACE, Executor, RunningTask, Stop
@@ -62,9 +65,15 @@ class Worker:
         self._ending: set[Claim] = set()
         self._strays: dict[Claim, float] = {}
         self._suspects = Suspects(self.config.max_crashes)
+        self._reserved = 0
+        """Slots kept for executions that are being inserted as this worker's."""
+        self._served: frozenset[tuple[str, str]] = frozenset()
+        self._clear_at = -math.inf
+        """When a claim last began that found less than it had room for."""
         self._abandoned: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._hurried = False
+        self._closed = False
         self._stopped = asyncio.Event()
         self._duties: list[asyncio.Task[None]] = []
         self._ready = Bell()
@@ -113,6 +122,7 @@ class Worker:
             await wakeups.attach(self._ready, READY)
             await wakeups.attach(self._woken, WOKEN)
             await wakeups.attach(self._time, DUE)
+            self.scheduler.intake.add(self)
         except BaseException:
             self._let_go()
             raise
@@ -151,9 +161,10 @@ class Worker:
         self._slot.ring()
         await claiming
         keeping_time.cancel()
-        if self._running:
+        if self._running or self._reserved:
             _log.info("worker %s stops: %d tasks have %g s to end", self.id, self.running, limit)
             await self._let_end(time.monotonic() + limit)
+        self._closed = True
         await self._give_back_rest()
         reconciling.cancel()
         await asyncio.gather(keeping_time, reconciling, return_exceptions=True)
@@ -174,11 +185,12 @@ class Worker:
         self._lease.let_go()
 
     def _detach(self) -> None:
+        self.scheduler.intake.remove(self)
         for bell in (self._ready, self._woken, self._time):
             self.scheduler.wakeups.detach(bell)
 
     async def _let_end(self, deadline: float) -> None:
-        while self._running and not self._hurried:
+        while (self._running or self._reserved) and not self._hurried:
             rest = deadline - time.monotonic()
             if rest <= 0:
                 return
@@ -255,7 +267,7 @@ class Worker:
 
     async def _claim_on(self) -> None:
         while not self._stopping:
-            free = self.config.concurrency - len(self._running)
+            free = self.config.concurrency - len(self._running) - self._reserved
             if free <= 0:
                 await self._slot.wait(1.0)
             elif not self.holds:
@@ -269,9 +281,10 @@ class Worker:
 
     async def _claim(self, amount: int) -> int:
         names = self._names()
+        self._served = frozenset(names)
         if not names:
             return 0
-        worker = self.id
+        worker, began = self.id, time.monotonic()
         try:
             tasks = await self._backend.claim(worker, names, amount)
         except Exception as error:
@@ -280,6 +293,7 @@ class Worker:
             return 0
         if worker != self.id:
             return 0  # declared dead meanwhile; its claims are taken over as orphans
+        self._clear_at = began if len(tasks) < amount else -math.inf
         admitted, put_off = self._suspects.admit(tasks)
         if put_off:
             # Before the one admitted begins: should it kill this process, they are not beside it.
@@ -294,6 +308,47 @@ class Worker:
         running = self._executor.start(claimed, self)
         task = asyncio.create_task(self._run(running))
         self._running[claimed.claim] = (running, task)
+
+    # -- executions that begin as soon as they are scheduled ----------------------------------
+
+    def reserve(self, new: NewExecution) -> NewExecution | None:
+        """Keep a slot for an execution and give it as claimed by this worker; None if it may not.
+
+        Not before others that may be ready: only when a claim has lately found nothing left, and
+        nothing has told of anything since.
+        """
+        if (
+            self._ready.rings
+            or time.monotonic() - self._clear_at > 2 * max(self._interval, RECONCILE)
+            or len(self._running) + self._reserved >= self.config.concurrency
+            or (new.queue, new.task) not in self._served
+            or not new.starts_at_once
+            or self._stopping
+            or not self.holds
+        ):
+            return None
+        self._reserved += 1
+        return msgspec.structs.replace(new, claimed=(self.id, new_stride()))
+
+    def begin(self, new: NewExecution) -> None:
+        """Begin an execution whose insertion as claimed is committed."""
+        self._reserved -= 1
+        assert new.claimed is not None
+        worker, epoch = new.claimed
+        if worker != self.id or self._closed:
+            return  # declared dead, or gone: its claims are taken over as orphans
+        now_at = self._backend.clock.now_at()
+        claim = Claim(new.id, 1, "", epoch)
+        self._start(
+            ClaimedTask(claim, new.task, new.queue, new.input, new.seed, 1, 0, 0, now_at, now_at)
+        )
+
+    def release(self) -> None:
+        """Free the slot that was kept for an execution that is not begun here."""
+        self._reserved -= 1
+        self._slot.ring()
+
+    # -- running ------------------------------------------------------------------------------
 
     async def _run(self, running: RunningTask) -> None:
         claim = running.claim

@@ -10,7 +10,7 @@ from typing import Any
 
 from zart.clock import DatabaseClock
 from zart.errors import ExecutionExistsError
-from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord
+from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord, new_stride
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
 from zart.scheduler.findings import Finding
 from zart.scheduler.protocol import LeaseSession
@@ -49,11 +49,28 @@ class SqlEngine:
         """Seconds between an idle worker's looks; known for sure from the first connection on."""
         return self.database.poll_interval
 
-    async def schedule(self, executions: Sequence[NewExecution]) -> list[bool]:
+    async def schedule(self, executions: Sequence[NewExecution]) -> builtins.list[bool]:
         try:
             return await self.database.run(lambda tx: schedule.schedule(tx, executions))
         except schedule.Conflict as conflict:
             raise _exists(conflict) from None
+
+    async def schedule_each(
+        self, executions: Sequence[NewExecution]
+    ) -> builtins.list[bool | Exception]:
+        database = self.database
+        inserted: set[str] = set()
+        if "schedule_at_once" in database.statements:
+            inserted = await database.run_alone(
+                lambda tx: schedule.schedule_at_once(tx, executions)
+            )
+        rest = [e for e in executions if e.id not in inserted]
+        if not rest:
+            return [True] * len(executions)
+        again = "schedule_at_once" in database.statements
+        found = iter(await database.run(lambda tx: schedule.schedule_each(tx, rest, again=again)))
+        answers = [True if e.id in inserted else next(found) for e in executions]
+        return [_exists(a) if isinstance(a, schedule.Conflict) else a for a in answers]
 
     async def schedule_within(
         self, connection: Any, executions: Sequence[NewExecution]
@@ -85,7 +102,7 @@ class SqlEngine:
         database = self.database
         if "claim_at_once" not in database.statements:
             return await database.run(lambda tx: claiming.claim(tx, worker, stretches, amount))
-        stride = claiming.new_stride()
+        stride = new_stride()
         tasks, places, stale = await database.run_alone(
             lambda tx: claiming.claim_at_once(tx, worker, stretches, amount, stride)
         )

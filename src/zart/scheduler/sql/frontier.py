@@ -10,6 +10,7 @@ commit took long) waits for the next whole look.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -28,8 +29,9 @@ MARGIN = 500_000
 WHOLE = 1.0
 """Seconds between whole looks; longer when one takes more than a tenth of that."""
 SLOW, FAST = 0.03, 0.01
-"""Seconds of a whole look. Where an empty stretch costs as much, from the first on a priority that
-was never seen here has to wait for the next whole look, until one takes less than the second."""
+"""Seconds of a whole look, above the quickest one. Where an empty stretch costs as much, from the
+first on a priority that was never seen here has to wait for the next whole look, until one takes
+less than the second. The quickest tells how far away the database is, and how busy."""
 PRIORITIES = 8
 """Priorities of one name that are kept apart; a name with more is always looked at whole."""
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1
@@ -48,6 +50,7 @@ class Frontier:
         self._whole_at = 0.0
         self._reads_past_ends = reads_past_ends
         self._only_known = False
+        self._quickest = math.inf
 
     def stretches(self, names: Sequence[Name]) -> tuple[list[Stretch], bool]:
         """What a claim has to look at, in order, and whether that is everything."""
@@ -86,7 +89,8 @@ class Frontier:
         for (name, priority), ready_at in oldest.items():
             self._since.setdefault(name, {})[priority] = ready_at - MARGIN
         self._whole_at = time.monotonic() + max(WHOLE, 10 * seconds)
-        limit = FAST if self._only_known else SLOW
+        self._quickest = min(self._quickest, seconds)
+        limit = self._quickest * 2 + (FAST if self._only_known else SLOW)
         self._only_known = self._reads_past_ends and seconds > limit
 
     def forget(self) -> None:

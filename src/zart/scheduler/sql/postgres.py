@@ -28,6 +28,7 @@ from zart.scheduler.sql.database import (
 from zart.scheduler.sql.postgres_server import PLANNER, WITHOUT_LISTEN, PostgresServer
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
+from zart.scheduler.sql.transitions.schedule import RaceLostError
 
 __all__ = ["PLANNER", "PostgresDatabase"]
 
@@ -298,7 +299,10 @@ class _PostgresTransaction:
 
     async def fetch(self, statement: str, /, **values: Any) -> list[Row]:
         named = self._statements[statement]
-        rows = await self._connection.fetch(named.sql, *named.bind(values, _spread))
+        try:
+            rows = await self._connection.fetch(named.sql, *named.bind(values, _spread))
+        except asyncpg.UniqueViolationError as error:
+            raise RaceLostError from error
         return cast("list[Row]", rows)
 
     async def execute(self, statement: str, /, **values: Any) -> int:

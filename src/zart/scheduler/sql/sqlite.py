@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -30,6 +31,7 @@ from zart.scheduler.sql.database import (
     Session,
     closing_session,
 )
+from zart.scheduler.sql.frontier import Stretch
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
 
@@ -167,26 +169,30 @@ class _SqliteTransaction:
 
     async def fetch(self, statement: str, /, **values: Any) -> list[Row]:
         named = self._statements[statement]
-        if "names" in values:  # SQLite has no lateral join: a probe of the index for each name
-            return self._each_name(statement, values["names"], values["amount"])
+        if "names" in values:
+            return self._ready_tasks(values["names"], values["amount"])
         return self._connection.execute(named.sql, named.bind(values, _spread)).fetchall()
 
-    def _each_name(
-        self, statement: str, names: Sequence[tuple[str, str]], amount: int
-    ) -> list[Row]:
-        named = self._statements[statement]
+    def _ready_tasks(self, stretches: Sequence[Stretch], amount: int) -> list[Row]:
+        """The most urgent of all names: SQLite has no lateral join, so each probes the index.
+
+        Taken name by name instead, a busy one would keep those after it waiting for ever.
+        """
+        named = self._statements["ready_tasks"]
         found: list[Row] = []
-        for name in names:
-            if len(found) >= amount:
-                break
-            values = {"queue": name[0], "task": name[1], "amount": amount - len(found)}
+        for name in dict.fromkeys(stretch[:2] for stretch in stretches):
+            values = {"queue": name[0], "task": name[1], "amount": amount}
             found += self._connection.execute(named.sql, named.bind(values, _spread)).fetchall()
-        return found
+        return sorted(found, key=_by_urgency)[:amount]
 
     async def execute(self, statement: str, /, **values: Any) -> int:
         named = self._statements[statement]
         self._connection.execute(named.sql, named.bind(values, _spread)).close()
         return self._connection.changes()
+
+
+_by_urgency = itemgetter(5, 6)
+"""Priority, and the time from which it has been ready."""
 
 
 def _spread(rows: Sequence[Any]) -> Sequence[str]:

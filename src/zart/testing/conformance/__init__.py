@@ -18,6 +18,7 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{part}"
         for part in (
+            "beginning",
             "branches",
             "fanout",
             "loops",
@@ -33,6 +34,7 @@ pytest.register_assert_rewrite(
 )
 
 from zart.testing.conformance import (  # noqa: E402
+    beginning,
     branches,
     fanout,
     loops,
@@ -44,6 +46,7 @@ from zart.testing.conformance import (  # noqa: E402
     transactions,
     waiting,
 )
+from zart.testing.conformance.beginning import *  # noqa: E402, F403
 from zart.testing.conformance.branches import *  # noqa: E402, F403
 from zart.testing.conformance.fanout import *  # noqa: E402, F403
 from zart.testing.conformance.loops import *  # noqa: E402, F403
@@ -56,6 +59,7 @@ from zart.testing.conformance.transactions import *  # noqa: E402, F403
 from zart.testing.conformance.waiting import *  # noqa: E402, F403
 
 __all__: list[str] = []
+__all__ += beginning.__all__
 __all__ += branches.__all__
 __all__ += fanout.__all__
 __all__ += loops.__all__

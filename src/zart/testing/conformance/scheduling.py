@@ -112,6 +112,32 @@ class TestScheduling:
             await scheduler.schedule_many(echo, range(50))
             assert calls == [50]
 
+    @guarantee(13)
+    async def test_the_most_urgent_goes_first_whatever_its_task(self, backend: Backend) -> None:
+        """By priority, then by the time since which it waits; no name goes before another."""
+        order: list[int] = []
+
+        @zart.durable("first")
+        async def first(number: int) -> None:
+            order.append(number)
+
+        @zart.durable("second")
+        async def second(number: int) -> None:
+            order.append(number)
+
+        async with open_scheduler(backend) as scheduler:
+            handles = [
+                await scheduler.schedule(task, number, priority=priority)
+                for number, (task, priority) in enumerate(
+                    [(first, 5), (second, 5), (first, 5), (second, 1), (first, 7), (second, 6)]
+                )
+            ]
+            one = zart.WorkerConfig(concurrency=1, poll_interval="20ms")
+            async with working(scheduler, first, second, config=one):
+                for handle in handles:
+                    await handle.result(timeout="10s")
+        assert order == [3, 0, 1, 2, 5, 4]
+
     @guarantee(22)
     async def test_an_id_is_made_where_none_is_given(self, backend: Backend) -> None:
         """It is a UUIDv7: unique, and in the order of scheduling."""

@@ -14,12 +14,13 @@ SELECT r.id, r.task, r.queue, r.priority, r.input, 1, r.seed, r.parent_id, r.par
 FROM {rows entries: id text, task text, queue text, priority int, input text, seed int, parent_id text, parent_run int, parent_step text} AS r;
 
 -- name: insert_tasks
-INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, due_at, pending)
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, due_at, pending, worker, epoch, started_at)
 SELECT r.execution_id, r.run, '', r.queue, r.task, r.priority,
-       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN {now} END,
+       CASE WHEN r.delay IS NULL AND r.due_at IS NULL AND r.worker IS NULL THEN {now} END,
        coalesce(r.due_at, {now} + r.delay),
-       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN 0 ELSE -1 END
-FROM {rows entries: execution_id text, run int, queue text, task text, priority int, delay int, due_at int} AS r
+       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN 0 ELSE -1 END,
+       r.worker, r.epoch, CASE WHEN r.worker IS NOT NULL THEN {now} END
+FROM {rows entries: execution_id text, run int, queue text, task text, priority int, delay int, due_at int, worker text, epoch int} AS r
 ON DUPLICATE KEY UPDATE {tasks}.epoch = {tasks}.epoch;
 
 -- name: insert_distributed

@@ -14,14 +14,16 @@ WHERE true
 ON CONFLICT (id) DO NOTHING;
 
 -- name: insert_tasks
--- delay and due_at are null for a task that is ready at once. Pending is -1 for one that only its
+-- delay and due_at are null for a task that is ready at once, or with a worker for one that begins
+-- as claimed by it. Pending is -1 for one that only its
 -- due time may start: an event that comes earlier waits in the mailbox.
-INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, due_at, pending)
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, due_at, pending, worker, epoch, started_at)
 SELECT r.execution_id, r.run, '', r.queue, r.task, r.priority,
-       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN {now} END,
+       CASE WHEN r.delay IS NULL AND r.due_at IS NULL AND r.worker IS NULL THEN {now} END,
        coalesce(r.due_at, {now} + r.delay),
-       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN 0 ELSE -1 END
-FROM {rows entries: execution_id text, run int, queue text, task text, priority int, delay int, due_at int} AS r
+       CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN 0 ELSE -1 END,
+       r.worker, r.epoch, CASE WHEN r.worker IS NOT NULL THEN {now} END
+FROM {rows entries: execution_id text, run int, queue text, task text, priority int, delay int, due_at int, worker text, epoch int} AS r
 WHERE true
 ON CONFLICT (execution_id, run, step) DO NOTHING;
 

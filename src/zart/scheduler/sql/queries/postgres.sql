@@ -1,5 +1,28 @@
 -- What PostgreSQL says differently from portable.sql, each with its reason.
 
+-- name: schedule_at_once
+-- New executions and their tasks in one statement: one round trip for five. What is there already is
+-- left out by the snapshot; what another transaction inserts meanwhile is a unique violation, so that
+-- no task is inserted for an execution that was not. Both inserts read the same few rows: a join of
+-- one with what the other has inserted would be a loop over all of both.
+WITH r AS (
+    SELECT n.*
+    FROM {rows entries: id text, task text, queue text, priority int, input text, seed int, delay int, due_at int, worker text, epoch int} AS n
+    WHERE NOT EXISTS (SELECT 1 FROM {executions} e WHERE e.id = n.id)
+), inserted AS (
+    INSERT INTO {executions} (id, task, queue, priority, input, run, seed, created_at)
+    SELECT r.id, r.task, r.queue, r.priority, r.input, 1, r.seed, {now} FROM r
+), queued AS (
+    INSERT INTO {tasks} (execution_id, run, step, queue, task, priority, ready_at, due_at, pending, worker, epoch, started_at)
+    SELECT r.id, 1, '', r.queue, r.task, r.priority,
+           CASE WHEN r.delay IS NULL AND r.due_at IS NULL AND r.worker IS NULL THEN {now} END,
+           coalesce(r.due_at, {now} + r.delay),
+           CASE WHEN r.delay IS NULL AND r.due_at IS NULL THEN 0 ELSE -1 END,
+           r.worker, r.epoch, CASE WHEN r.worker IS NOT NULL THEN {now} END
+    FROM r
+)
+SELECT id FROM r;
+
 -- name: ready_tasks
 -- All names of a worker in one statement; each probes its own stretch of the index, so that ready
 -- rows of other names are never read.

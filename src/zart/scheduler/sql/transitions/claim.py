@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from zart.models import Claim, ClaimedTask, Event, Recorded, RecordedAttempt
+from zart.models import Claim, ClaimedTask, Event, Recorded, RecordedAttempt, new_stride
 from zart.scheduler.sql.frontier import Place, Stretch, whole
 from zart.scheduler.sql.transaction import Row, Transaction
 
@@ -19,19 +18,8 @@ __all__ = [
     "has_history",
     "history",
     "look",
-    "new_stride",
     "ready_due",
 ]
-
-
-def new_stride() -> int:
-    """How far a claim moves the epochs of its tasks.
-
-    A random number, because a database may forget: after a failover to a standby that had not
-    all, a task that was claimed is ready again, and by steps of one its next owner would get the
-    very epoch that the forgotten one still writes under.
-    """
-    return random.randrange(1, 1 << 31)
 
 
 async def claim(

@@ -129,6 +129,6 @@ async def restart(tx: Transaction, execution_id: str, seed: int, run: int | None
     new = NewExecution(execution_id, row[1], row[2], row[3], row[11], seed)
     await tx.execute(
         "insert_tasks",
-        entries=[(new.id, current + 1, new.queue, new.task, new.priority, None, None)],
+        entries=[(new.id, current + 1, new.queue, new.task, new.priority, None, None, None, 0)],
     )
     return current + 1

@@ -9,7 +9,14 @@ import msgspec
 from zart.scheduler.entries import NewExecution
 from zart.scheduler.sql.transaction import Row, Transaction
 
-__all__ = ["Conflict", "RaceLostError", "insert_executions", "schedule"]
+__all__ = [
+    "Conflict",
+    "RaceLostError",
+    "insert_executions",
+    "schedule",
+    "schedule_at_once",
+    "schedule_each",
+]
 
 
 PORTION = 1000
@@ -32,7 +39,47 @@ class Conflict(Exception):
 
 
 async def schedule(tx: Transaction, executions: Sequence[NewExecution]) -> list[bool]:
-    """Insert executions; gives for each whether it is new. Raises `Conflict` for another's id.
+    """Insert all or none; gives for each whether it is new. Raises `Conflict` for another's id."""
+    new, ours, conflicts = await _sort_out(tx, executions, again=tx.attempt > 1)
+    if conflicts:
+        raise next(iter(conflicts.values()))
+    for portion in _portions(list(new.values())):
+        await insert_executions(tx, portion)
+    return [new.get(e.id) is e or e.id in ours for e in executions]
+
+
+async def schedule_each(
+    tx: Transaction, executions: Sequence[NewExecution], *, again: bool = False
+) -> list[bool | Conflict]:
+    """Insert executions, each as if it were alone: a conflict is the answer of that one.
+
+    ``again`` says that some of them may have been inserted already.
+    """
+    new, ours, conflicts = await _sort_out(tx, executions, again=again or tx.attempt > 1)
+    for portion in _portions(list(new.values())):
+        await insert_executions(tx, portion)
+    return [conflicts.get(id(e)) or new.get(e.id) is e or e.id in ours for e in executions]
+
+
+async def schedule_at_once(tx: Transaction, executions: Sequence[NewExecution]) -> set[str]:
+    """Insert in one statement what is not there yet; gives the ids that were inserted.
+
+    A second try, after a race or an answer that was lost, inserts nothing: `schedule_each` finds
+    out first what the first one did.
+    """
+    ids = {e.id for e in executions}
+    if tx.attempt > 1 or len(ids) < len(executions) or _is_long(executions):
+        return set()
+    entries = sorted(
+        (e.id, e.task, e.queue, e.priority, e.input, e.seed, *_start(e)) for e in executions
+    )
+    return {row[0] for row in await tx.fetch("schedule_at_once", entries=entries)}
+
+
+async def _sort_out(
+    tx: Transaction, executions: Sequence[NewExecution], *, again: bool
+) -> tuple[dict[str, NewExecution], set[str], dict[int, Conflict]]:
+    """What is to be inserted, the ids that a former try has inserted, and conflicts by identity.
 
     However many there are, it is done in portions: one statement for all would be longer than a
     server takes, and would keep this process's event loop busy for as long as it takes to write.
@@ -41,34 +88,35 @@ async def schedule(tx: Transaction, executions: Sequence[NewExecution]) -> list[
     the same ones wait for each other, and never each for the other.
     """
     new: dict[str, NewExecution] = {}
-    portions = list(_portions(sorted(executions, key=lambda e: e.id)))
-    for portion in portions:
-        await _look_up(tx, portion, new)
-    for portion in portions if len(new) == len(executions) else _portions(list(new.values())):
-        await insert_executions(tx, portion)
-    return [new.get(e.id) is e for e in executions]
-
-
-async def _look_up(
-    tx: Transaction, executions: Sequence[NewExecution], new: dict[str, NewExecution]
-) -> None:
-    """Add to ``new`` the first of each id that is not there yet."""
-    chosen = [e for e in executions if e.chosen_id or tx.attempt > 1]
-    known: dict[str, Row] = {}
-    if chosen:
-        rows = await tx.fetch("existing_executions", entries=[(e.id,) for e in chosen])
-        known = {row[0]: row for row in rows}
-    for execution in executions:
-        earlier = known.get(execution.id)
-        if earlier is not None:
-            task, payload = earlier[1], earlier[2]
-        else:
-            twin = new.setdefault(execution.id, execution)
-            if twin is execution:
+    ours: set[str] = set()
+    conflicts: dict[int, Conflict] = {}
+    for portion in _portions(sorted(executions, key=lambda e: e.id)):
+        chosen = [e for e in portion if e.chosen_id or again]
+        known: dict[str, Row] = {}
+        if chosen:
+            rows = await tx.fetch("existing_executions", entries=[(e.id,) for e in chosen])
+            known = {row[0]: row for row in rows}
+        for execution in portion:
+            if (earlier := known.get(execution.id)) is None:
+                twin = new.setdefault(execution.id, execution)
+                task, payload = twin.task, twin.input
+            elif not execution.chosen_id:
+                ours.add(execution.id)  # nobody else knows that id
                 continue
-            task, payload = twin.task, twin.input
-        if not _same(execution, task, payload):
-            raise Conflict(execution, task)
+            else:
+                task, payload = earlier[1], earlier[2]
+            if not _same(execution, task, payload):
+                conflicts[id(execution)] = Conflict(execution, task)
+    return new, ours, conflicts
+
+
+def _is_long(executions: Sequence[NewExecution]) -> bool:
+    return sum(len(e.input) for e in executions) > PORTION_CHARACTERS
+
+
+def _start(execution: NewExecution) -> tuple[int | None, int | None, str | None, int]:
+    """When it starts, and whose it is: delay, due_at, worker, epoch."""
+    return execution.delay, execution.due_at, *(execution.claimed or (None, 0))
 
 
 def _portions(executions: Sequence[NewExecution]) -> Iterator[Sequence[NewExecution]]:
@@ -106,5 +154,5 @@ async def insert_executions(tx: Transaction, executions: Sequence[NewExecution])
         raise RaceLostError
     await tx.execute(
         "insert_tasks",
-        entries=[(e.id, 1, e.queue, e.task, e.priority, e.delay, e.due_at) for e in executions],
+        entries=[(e.id, 1, e.queue, e.task, e.priority, *_start(e)) for e in executions],
     )

@@ -1,0 +1,90 @@
+"""Taking new executions in: many in one commit, and some of them begun at once in this process.
+
+Where a worker of this process has a handler and a free slot, and nothing older is known to be
+ready, an execution is inserted as that worker's own and begins when the commit has returned: no
+claim, and no hint to other processes. It is a claim like any other: it has an epoch, its worker's
+death gives it to another one, and when the answer to the commit is lost, the worker finds it among
+its claims and gives it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from zart.scheduler.entries import NewExecution
+from zart.scheduler.journal import Journal
+from zart.scheduler.protocol import Scheduler
+from zart.scheduler.wakeup import READY, WakeUps
+
+__all__ = ["Host", "Intake"]
+
+
+class Host(Protocol):
+    """A worker of this process."""
+
+    def reserve(self, new: NewExecution) -> NewExecution | None:
+        """Keep a slot for an execution and give it as claimed by this worker; None if it may not.
+
+        `begin` or `release` follows for each that is given.
+        """
+        ...
+
+    def begin(self, new: NewExecution) -> None:
+        """Begin an execution whose insertion as claimed is committed."""
+        ...
+
+    def release(self) -> None:
+        """Free the slot that was kept for an execution that is not begun here."""
+        ...
+
+
+class Intake:
+    """Inserts executions, each as if it had a transaction of its own."""
+
+    def __init__(self, backend: Scheduler, wakeups: WakeUps) -> None:
+        self._backend = backend
+        self._wakeups = wakeups
+        self._journal: Journal[NewExecution, bool] = Journal(self._write)
+        self._hosts: list[Host] = []
+
+    def add(self, host: Host) -> None:
+        """Let a worker of this process begin what is scheduled here."""
+        self._hosts.append(host)
+
+    def remove(self, host: Host) -> None:
+        """Offer it nothing any more."""
+        if host in self._hosts:
+            self._hosts.remove(host)
+
+    async def schedule(self, new: NewExecution) -> bool:
+        """Insert an execution; False when it was there. Raises `ExecutionExistsError`."""
+        return await self._journal.submit(new)
+
+    async def drain(self) -> None:
+        """Wait until everything is written."""
+        await self._journal.drain()
+
+    async def _write(self, executions: Sequence[NewExecution]) -> Sequence[bool | Exception]:
+        batch = list(executions)
+        hosts: dict[int, Host] = {}
+        for host in self._hosts:
+            for number, new in enumerate(batch):
+                if number not in hosts and (claimed := host.reserve(new)) is not None:
+                    batch[number] = claimed
+                    hosts[number] = host
+        answers: Sequence[bool | Exception] = ()
+        try:
+            answers = await self._backend.schedule_each(batch)
+        finally:
+            for number, host in hosts.items():
+                if answers and answers[number] is True:
+                    host.begin(batch[number])
+                else:
+                    host.release()
+        if any(
+            answer is True and number not in hosts and batch[number].starts_at_once
+            for number, answer in enumerate(answers)
+        ):
+            self._wakeups.ring(READY)
+        return answers
