@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import asyncpg
+import pytest
 
 import zart
 from tests.databases import Database
@@ -39,8 +40,53 @@ async def test_a_cached_plan_finds_every_row_by_an_index(postgres_database: Data
         await connection.close()
 
 
-async def _plan(connection: asyncpg.Connection, name: str, sql: str) -> str:
-    await connection.execute(f"PREPARE {name} AS {sql}")
+SKEWED = """
+INSERT INTO zart_tasks (execution_id, run, step, queue, task, priority, ready_at, due_at, worker)
+SELECT 'e-' || n, 1, '', 'default', CASE WHEN n < 500 THEN 'known' ELSE 'unknown' END, 0,
+       CASE WHEN n < 20000 THEN n END, CASE WHEN n >= 28000 THEN n END,
+       CASE WHEN n >= 20000 AND n < 28000 THEN 'worker' END
+FROM generate_series(1, 30000) AS n;
+INSERT INTO zart_executions (id, task, queue, priority, input, run, seed, created_at)
+SELECT 'e-' || n, 'unknown', 'default', 0, 'null', 1, 1, 1 FROM generate_series(1, 30000) AS n;
+INSERT INTO zart_steps (execution_id, run, name, kind, position)
+SELECT 'e-1', 1, 'step-' || n, 'step', n FROM generate_series(1, 30000) AS n;
+INSERT INTO zart_events (execution_id, sequence, delivery, name, payload, created_at)
+SELECT 'e-1', n, 'd-' || n, 'event', 'null', 1 FROM generate_series(1, 30000) AS n;
+ANALYZE zart_tasks, zart_executions, zart_steps, zart_events
+"""
+"""One execution with all steps and events, one name with nearly all that is ready."""
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_no_statistics_turn_a_statement_to_a_scan(
+    postgres_database: Database, mode: str
+) -> None:
+    """However unevenly the rows lie: claims probe the name, flushes the key."""
+    async with zart.connect(postgres_database.url) as scheduler:
+        await scheduler.migrate()
+    statements = Statements(WORDING, Tables())
+    settings = {**PLANNER, "plan_cache_mode": mode}
+    connection = await asyncpg.connect(postgres_database.url, server_settings=settings)
+    try:
+        await connection.execute(SKEWED)
+        for name in statements:
+            if name in FOR_PEOPLE or name.startswith("doctor_"):
+                continue
+            plan = await _plan(connection, name, statements[name].sql)
+            assert not re.search(r"Seq Scan on zart|Hash Join|Merge Join", plan), f"{name}:\n{plan}"
+        for name in ("claim_at_once", "ready_tasks", "look"):
+            plan = await _plan(connection, name, statements[name].sql, again=True)
+            probe = (
+                r"zart_tasks_ready on zart_tasks.*\n *Index Cond: \(\(queue = .*\) AND \(task = "
+            )
+            assert re.search(probe, plan), f"{name}:\n{plan}"
+    finally:
+        await connection.close()
+
+
+async def _plan(connection: asyncpg.Connection, name: str, sql: str, *, again: bool = False) -> str:
+    if not again:
+        await connection.execute(f"PREPARE {name} AS {sql}")
     amount = max((int(n) for n in re.findall(r"\$(\d+)", sql)), default=0)
     values = f"({', '.join(['NULL'] * amount)})" if amount else ""
     rows = await connection.fetch(f"EXPLAIN EXECUTE {name}{values}")
