@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 import zart
@@ -59,9 +62,10 @@ def test_the_stretches_of_a_name_leave_no_priority_out() -> None:
     """Together they are every priority, each once, in order."""
     known = Frontier()
     met = [("default", "work", 0, 10**15), ("default", "work", 7, 10**15 + 9)]
-    known.looked([*met, ("default", "work", 7, 10**15), ("default", "work", 0, 10**15 + 1)], 0.0)
-    stretches, everything = known.stretches([("default", "work"), ("default", "other")])
-    assert not everything
+    met += [("default", "work", 7, 10**15), ("default", "work", 0, 10**15 + 1)]
+    known.looked(NAMES, met, 0.0)
+    stretches, wholly = known.stretches([*NAMES, ("default", "other")])
+    assert wholly == [("default", "other")]
     assert [stretch[2:4] for stretch in stretches] == [
         (-(2**31), -1),
         (0, 0),
@@ -72,4 +76,69 @@ def test_the_stretches_of_a_name_leave_no_priority_out() -> None:
     ]
     assert [stretch[4] for stretch in stretches] == [0, 10**15 - 500_000, 0, 10**15 - 500_000, 0, 0]
     known.forget()
-    assert known.stretches([("default", "work")]) == (frontier.whole([("default", "work")]), True)
+    assert known.stretches(NAMES) == (frontier.whole(NAMES), NAMES)
+
+
+def test_a_busy_worker_takes_no_whole_look_from_its_neighbour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two workers of one process, with names of their own: each name has its own turn."""
+    now = 1000.0
+    monkeypatch.setattr(frontier.time, "monotonic", lambda: now)
+    known = Frontier()
+    hot, cold = [("default", "hot")], [("default", "cold")]
+    for names in (hot, cold):
+        known.looked(names, [(*names[0], 0, 10**15)], 0.0)
+    for _ in range(3):  # whole looks for the hot name, as often as it is due
+        now += frontier.WHOLE
+        assert known.stretches(hot)[1] == hot
+        known.looked(hot, [(*hot[0], 0, 10**15)], 0.0)
+    assert known.stretches(hot)[1] == []
+    assert known.stretches(cold)[1] == cold
+
+
+def test_the_rest_after_a_slow_whole_look_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the database took, a row that appears late is looked for soon."""
+    now = 1000.0
+    monkeypatch.setattr(frontier.time, "monotonic", lambda: now)
+    known = Frontier()
+    known.looked(NAMES, [(*NAMES[0], 0, 10**15)], 60.0)
+    now += frontier.RAREST - 0.1
+    assert known.stretches(NAMES)[1] == []
+    now += 0.1
+    assert known.stretches(NAMES)[1] == NAMES
+
+
+async def test_waiting_for_a_connection_does_not_count_as_looking(database: Database) -> None:
+    """What the database takes to find rows decides how often it is asked, and nothing else."""
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        engine = scheduler.backend
+        assert isinstance(engine, SqlEngine)
+        looks: list[float] = []
+        looked = engine._frontier.looked
+        engine._frontier.looked = lambda names, places, seconds: (  # type: ignore[method-assign]
+            looks.append(seconds),
+            looked(names, places, seconds),
+        )[1]
+        busy = "_run_alone_once" if database.kind == "postgres" else "_run_once"
+        once = getattr(engine.database, busy)
+
+        async def late(*arguments: Any) -> Any:
+            await asyncio.sleep(0.5)
+            return await once(*arguments)
+
+        setattr(engine.database, busy, late)
+        await engine.schedule([new("first")])
+        assert await claimed(engine) == ["first"]
+        assert all(seconds < 0.4 for seconds in looks)
+        assert bool(looks) == (database.kind != "sqlite")
+
+
+def test_a_name_of_many_priorities_is_looked_at_whole_and_costs_no_memory() -> None:
+    """As where a time is given for a priority."""
+    known = Frontier()
+    for priority in range(1000):
+        known.looked(NAMES, [(*NAMES[0], priority, 10**15)], 0.0)
+    assert known.stretches(NAMES)[0] == frontier.whole(NAMES)
+    assert len(known._names[NAMES[0]].since) == 0

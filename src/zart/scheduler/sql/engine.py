@@ -6,7 +6,7 @@ import builtins
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from zart.clock import DatabaseClock
 from zart.errors import ExecutionExistsError
@@ -25,6 +25,8 @@ from zart.scheduler.sql.transitions import deliver, read, schedule
 from zart.scheduler.sql.transitions import lease as leases
 
 __all__ = ["SqlEngine"]
+
+T = TypeVar("T")
 
 
 class _FencedOutError(Exception):
@@ -87,30 +89,33 @@ class SqlEngine:
     async def claim(
         self, worker: str, names: Sequence[tuple[str, str]], amount: int
     ) -> list[ClaimedTask]:
-        stretches, everything = self._frontier.stretches(names)
-        began = time.monotonic()
-        tasks, places = await self._claim(worker, stretches, amount)
-        if everything and self.database.keeps_dead_entries:
-            self._frontier.looked(places, time.monotonic() - began)
+        stretches, wholly = self._frontier.stretches(names)
+        tasks, places, seconds = await self._claim(worker, stretches, amount)
+        if wholly and self.database.keeps_dead_entries:
+            self._frontier.looked(wholly, places, seconds)
         if tasks:
             self.clock.observe(tasks[-1].now_at)
         return tasks
 
     async def _claim(
         self, worker: str, stretches: Sequence[Stretch], amount: int
-    ) -> tuple[builtins.list[ClaimedTask], builtins.list[Place]]:
+    ) -> tuple[builtins.list[ClaimedTask], builtins.list[Place], float]:
+        """What was claimed, where it was found, and how long the database took to find it."""
         database = self.database
         if "claim_at_once" not in database.statements:
-            return await database.run(lambda tx: claiming.claim(tx, worker, stretches, amount))
+            (tasks, places), seconds = await database.run(
+                _timed(lambda tx: claiming.claim(tx, worker, stretches, amount))
+            )
+            return tasks, places, seconds
         stride = new_stride()
-        tasks, places, stale = await database.run_alone(
-            lambda tx: claiming.claim_at_once(tx, worker, stretches, amount, stride)
+        (tasks, places, stale), seconds = await database.run_alone(
+            _timed(lambda tx: claiming.claim_at_once(tx, worker, stretches, amount, stride))
         )
         # What comes between the claim and this read is later than the claim's wake sequence, so
         # the run is woken for it once more: never too seldom.
         if stale:
             await database.read(lambda tx: claiming.history(tx, stale))
-        return tasks, places
+        return tasks, places, seconds
 
     async def ready_due(
         self, amount: int, names: Sequence[tuple[str, str]] = ()
@@ -260,6 +265,16 @@ class SqlEngine:
 
     async def close(self) -> None:
         await self.database.close()
+
+
+def _timed(work: Work[T]) -> Work[tuple[T, float]]:
+    """The same work, with the seconds that it took: not those until a connection was there."""
+
+    async def timed(tx: Transaction) -> tuple[T, float]:
+        began = time.monotonic()
+        return await work(tx), time.monotonic() - began
+
+    return timed
 
 
 class _SqlLeaseSession:

@@ -26,8 +26,8 @@ Stretch: TypeAlias = tuple[str, str, int, int, int]
 
 MARGIN = 500_000
 """Microseconds before the oldest row of a whole look in which rows may still appear."""
-WHOLE = 1.0
-"""Seconds between whole looks; longer when one takes more than a tenth of that."""
+WHOLE, RAREST = 1.0, 10.0
+"""Seconds between whole looks; longer, within bounds, when one takes more than a tenth of that."""
 SLOW, FAST = 0.03, 0.01
 """Seconds of a whole look, above the quickest one. Where an empty stretch costs as much, from the
 first on a priority that was never seen here has to wait for the next whole look, until one takes
@@ -42,26 +42,47 @@ def whole(names: Iterable[Name]) -> list[Stretch]:
     return [(queue, task, _LOWEST, _HIGHEST, 0) for queue, task in names]
 
 
+class _Name:
+    """What is known of one name."""
+
+    __slots__ = ("many", "since", "whole_at")
+
+    def __init__(self) -> None:
+        self.since: dict[int, int] = {}
+        """By priority: from which time on rows may be ready."""
+        self.many = False
+        """True for a name with so many priorities that it is always looked at whole."""
+        self.whole_at = -math.inf
+
+
 class Frontier:
-    """How far each name's ready rows have been claimed, by priority."""
+    """How far each name's ready rows have been claimed, by priority.
+
+    Workers of one process share it, each with its own names: so every name has a time of its own
+    for the next whole look.
+    """
 
     def __init__(self, *, reads_past_ends: bool = False) -> None:
-        self._since: dict[Name, dict[int, int]] = {}
-        self._whole_at = 0.0
+        self._names: dict[Name, _Name] = {}
         self._reads_past_ends = reads_past_ends
         self._only_known = False
         self._quickest = math.inf
 
-    def stretches(self, names: Sequence[Name]) -> tuple[list[Stretch], bool]:
-        """What a claim has to look at, in order, and whether that is everything."""
-        if not self._since or time.monotonic() >= self._whole_at:
-            return whole(names), True
-        return [stretch for name in names for stretch in self._of(name)], False
+    def stretches(self, names: Sequence[Name]) -> tuple[list[Stretch], list[Name]]:
+        """What a claim has to look at, in order, and those of the names it looks at whole."""
+        now = time.monotonic()
+        stretches: list[Stretch] = []
+        wholly: list[Name] = []
+        for name in names:
+            known = self._names.get(name)
+            if known is None or now >= known.whole_at:
+                stretches += whole([name])
+                wholly.append(name)
+            else:
+                stretches += self._of(name, known.since)
+        return stretches, wholly
 
-    def _of(self, name: Name) -> list[Stretch]:
-        since = self._since.get(name, {})
-        if len(since) > PRIORITIES:
-            since = {}
+    def _of(self, name: Name, since: dict[int, int]) -> list[Stretch]:
         if since and self._only_known:
             return [(*name, priority, priority, since[priority]) for priority in sorted(since)]
         stretches: list[Stretch] = []
@@ -76,23 +97,37 @@ class Frontier:
             stretches.append((*name, low, _HIGHEST, 0))
         return stretches
 
-    def looked(self, places: Iterable[Place], seconds: float) -> None:
-        """Note what a whole look has claimed, and how long it took.
+    def looked(self, wholly: Sequence[Name], places: Iterable[Place], seconds: float) -> None:
+        """Note what a look has claimed that was whole for these names, and how long it took.
 
-        Only a whole look moves the frontier, and to the oldest that it met: rows do not come in
+        Only a whole look moves a frontier, and to the oldest that it met: rows do not come in
         order where several servers with clocks of their own write them.
         """
+        whole_at = time.monotonic() + min(max(WHOLE, 10 * seconds), RAREST)
+        for name in wholly:
+            self._names.setdefault(name, _Name()).whole_at = whole_at
         oldest: dict[tuple[Name, int], int] = {}
         for queue, task, priority, ready_at in places:
             key = (queue, task), priority
             oldest[key] = min(ready_at, oldest.get(key, ready_at))
+        looked_at = set(wholly)
         for (name, priority), ready_at in oldest.items():
-            self._since.setdefault(name, {})[priority] = ready_at - MARGIN
-        self._whole_at = time.monotonic() + max(WHOLE, 10 * seconds)
+            if name in looked_at:
+                self._move(self._names[name], priority, ready_at - MARGIN)
         self._quickest = min(self._quickest, seconds)
         limit = self._quickest * 2 + (FAST if self._only_known else SLOW)
         self._only_known = self._reads_past_ends and seconds > limit
 
+    @staticmethod
+    def _move(name: _Name, priority: int, since: int) -> None:
+        if name.many:
+            return
+        name.since[priority] = since
+        if len(name.since) > PRIORITIES:
+            name.many = True
+            name.since.clear()
+
     def forget(self) -> None:
         """Look at everything next time."""
-        self._whole_at = 0.0
+        for name in self._names.values():
+            name.whole_at = -math.inf
