@@ -1,9 +1,10 @@
-"""Plans of PostgreSQL that no statistics can turn into scans."""
+"""Plans that no statistics can turn into scans."""
 
 from __future__ import annotations
 
 import re
 
+import apsw
 import asyncpg
 import pytest
 
@@ -11,6 +12,7 @@ import zart
 from tests.databases import Database
 from zart.scheduler.sql.postgres import PLANNER, WORDING
 from zart.scheduler.sql.statements import Statements, Tables
+from zart.testing.conformance.rows import database_of
 
 FOR_PEOPLE = {
     "applied_migrations",
@@ -91,3 +93,20 @@ async def _plan(connection: asyncpg.Connection, name: str, sql: str, *, again: b
     values = f"({', '.join(['NULL'] * amount)})" if amount else ""
     rows = await connection.fetch(f"EXPLAIN EXECUTE {name}{values}")
     return "\n".join(row[0] for row in rows)
+
+
+async def test_a_batch_on_sqlite_finds_each_row_by_its_key(sqlite_database: Database) -> None:
+    """No table is read from end to end, and no batch again and again for each row of a table."""
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+        statements = database_of(scheduler).statements
+    connection = apsw.Connection(sqlite_database.url.removeprefix("sqlite:///"))
+    for name in statements:
+        if name in FOR_PEOPLE or name.startswith("doctor_"):
+            continue
+        sql = statements[name].sql
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))
+        plan = "; ".join(row[3] for row in rows)
+        assert not re.search(r"SCAN (?!json_each|CONSTANT)", plan), f"{name}: {plan}"
+        assert not re.search(r"INDEX zart_tasks_worker.*SCAN json_each", plan), f"{name}: {plan}"
+    connection.close()
