@@ -25,6 +25,7 @@ def main() -> int:
         systems=tuple(options.systems),
         seconds=options.seconds or (0.3 if options.quick else 0.8),
         samples=8 if options.quick else 40,
+        minutes=options.minutes,
         quick=options.quick,
     )
     plan = _in_turns(cell for group in options.groups for cell in GROUPS[group](scale))
@@ -107,6 +108,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, a minute or two")
     parser.add_argument("--rounds", type=int, help="how many rounds (3)")
     parser.add_argument("--seconds", type=float, help="how long each throughput runs (0.8)")
+    parser.add_argument(
+        "--minutes", type=float, default=2.0, help="how long the steady load lasts (2)"
+    )
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ TABLES = {"executions": "id", "steps": "execution_id", "tasks": "execution_id"}
 """Where rows of an execution stand, and the column that says whose they are."""
 APART = 36 - 12
 """The characters that the ids of copies have in common: a UUID without its last group."""
-OWN = {"seed"}
+OWN = {"seed", "epoch"}
 """Columns, beside ids and times, that differ between executions that are alike."""
 
 
@@ -101,8 +101,7 @@ async def stands(handle: zart.Handle[Any], status: zart.Status) -> None:
 
 async def _copy(on: Line, table: str, key: str, original: str, first: int, amount: int) -> None:
     into = await columns(on, table)
-    number = f"({first} + b.n * 1000 + a.n)"
-    values = [_value(on.kind, column, key, number) for column in into]
+    values = [_value(on.kind, column, key, first) for column in into]
     # The series as the product of two short ones: servers bound the depth of a recursion.
     await on.fetch(
         f"INSERT INTO {table} ({', '.join(into)})"
@@ -115,9 +114,10 @@ async def _copy(on: Line, table: str, key: str, original: str, first: int, amoun
     )
 
 
-def _value(kind: str, column: str, key: str, number: str) -> str:
+def _value(kind: str, column: str, key: str, first: int) -> str:
     """What a copy has in a column: its own id, times of its own, and otherwise the original's."""
     if column == key:
+        number = f"({first} + b.n * 1000 + a.n)"
         head = f"substr(o.{key}, 1, {APART})"
         if kind == "mysql":
             return f"concat({head}, lpad(lower(hex{number}), 12, '0'))"
@@ -125,7 +125,8 @@ def _value(kind: str, column: str, key: str, number: str) -> str:
             return f"{head} || lpad(to_hex{number}, 12, '0')"
         return f"{head} || printf('%012x', {number})"
     if column.endswith("_at"):
-        return f"o.{column} + {number} * 1000"
+        # Multiplied here: as integers of 32 bits the third million would not fit.
+        return f"o.{column} + {first * 1000} + (b.n * 1000 + a.n) * 1000"
     return f"o.{column}"
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.plan import Cell, Values
 
-__all__ = ["Figure", "Found", "Key"]
+__all__ = ["Figure", "Found", "Key", "percentile"]
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which this share of the values lies; they come in ascending order."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,7 @@ class Figure:
 
     def percentile(self, share: float) -> float:
         """Over the samples of all rounds."""
-        samples = self.samples
-        return samples[min(len(samples) - 1, int(len(samples) * share))]
+        return percentile(self.samples, share)
 
     @property
     def is_sampled(self) -> bool:

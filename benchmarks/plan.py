@@ -39,6 +39,8 @@ class Scale:
     """How long a throughput is measured."""
     samples: int = 40
     """Of each latency, in each round."""
+    minutes: float = 2.0
+    """How long a steady load lasts; the long form is an hour."""
     quick: bool = False
     """A look at everything in a minute or two: a heavy group is small, or gives nothing."""
 

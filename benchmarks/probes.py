@@ -80,7 +80,7 @@ async def _claim(scheduler: zart.DurableScheduler) -> float:
     ends = [
         Entry(
             t.claim,
-            ending=Finish("completed", "null", None, 1, 0, t.started_at, None, False, False),
+            ending=Finish("completed", "null", None, 1, 0, t.started_at, None, has_steps=False),
         )
         for t in tasks
     ]

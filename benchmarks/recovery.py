@@ -96,8 +96,8 @@ async def _until(condition: Any) -> None:
 async def measure(url: str, amount: int, concurrency: int) -> dict[str, float]:
     async with zart.connect(url) as scheduler:
         await scheduler.migrate()
-        for _ in range(0, amount, CHUNK):
-            await scheduler.schedule_many(interrupted, [None] * min(CHUNK, amount))
+        for start in range(0, amount, CHUNK):
+            await scheduler.schedule_many(interrupted, [None] * min(CHUNK, amount - start))
         async with child("recovery", url, "dies", str(amount)) as first:
             await first.hear()
             await first.ask(str(amount), 300)

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from benchmarks.cells import growth
 from benchmarks.found import Figure, Found
 from benchmarks.loops import NAME as LOOP
 from benchmarks.plan import SYSTEMS
@@ -26,6 +27,8 @@ TITLES = {
     "queue": "Through the queue: scheduled by another process",
     "disk": "On a disk whose flush takes 2 ms more (10 steps; Absurd through the queue)",
 }
+TABLES = ("latency", "growth", "idle")
+"""Groups whose tables have a form of their own."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ def tables(found: Found) -> Iterator[Table]:
     rows = [(t.name, t.needed, t.found, reached[t.reached]) for t in targets(found)]
     made = [Table("Targets", ("", "target", "found", "reached"), rows)]
     made += [_side_by_side(found, group) for group in TITLES]
-    made.append(_latencies(found))
-    made.append(_others(found))
+    made += [_latencies(found), _growth(found), _idle(found), _others(found)]
     failed = [(*key, message) for key, message in found.failures.items()]
     made.append(Table("Failed", ("group", "database", "what", "system", "error"), failed, 5))
     return (table for table in made if table.rows)
@@ -84,6 +86,43 @@ def _latencies(found: Found) -> Table:
     return Table(title, ("system", "database", *units), rows, 2)
 
 
+def _growth(found: Found) -> Table:
+    """A line for what a database is filled with and its statistics: medians, empty and full."""
+    rows = []
+    for kind, label in dict.fromkeys((key.kind, key.label) for key, _ in found.of("growth")):
+        for statistics in growth.STATISTICS.values():
+            cells = []
+            for what in growth.MEASURED:
+                units = [growth.unit(what, place, statistics) for place in growth.PLACES]
+                figures = [found.get("growth", kind, label, "zart", unit) for unit in units]
+                cells.append(
+                    " / ".join(_number(f.median, what) if f is not None else "" for f in figures)
+                )
+            rows.append((kind, label, statistics, *cells))
+    title = "Growth: medians with empty tables / with full ones"
+    headings = ("database", "filled with", "statistics", *growth.MEASURED)
+    return Table(title, headings, rows, 3)
+
+
+def _idle(found: Found) -> Table:
+    """A line for each database and form of workers, a column for each cost."""
+    figures = dict(found.of("idle"))
+    split = {key: key.unit.split(": ", 1) for key in figures}
+    costs = list(dict.fromkeys(cost for _, cost in split.values()))
+    lines = list(dict.fromkeys((key.kind, key.label, form) for key, (form, _) in split.items()))
+    rows = []
+    for kind, label, form in lines:
+        found_here = [found.get("idle", kind, label, "zart", f"{form}: {cost}") for cost in costs]
+        cells = [
+            "" if f is None else _number(f.median, c)
+            for f, c in zip(found_here, costs, strict=True)
+        ]
+        rows.append((kind, form, *cells))
+    return Table(
+        "Idle: what a worker with nothing to do costs, a second", ("database", "", *costs), rows, 2
+    )
+
+
 def _others(found: Found) -> Table:
     """Whatever other groups have found, one line for each figure."""
     rows = [
@@ -96,10 +135,10 @@ def _others(found: Found) -> Table:
             _number(figure.percentile(0.99), key.unit) if figure.is_sampled else "",
         )
         for key, figure in found.figures.items()
-        if key.group not in (*TITLES, "latency")
+        if key.group not in (*TITLES, *TABLES)
     ]
     headings = ("database", "", "system", "unit", "median (lowest to highest)", "p99")
-    return Table("Growth, recovery, idle cost", headings, rows, 4)
+    return Table("Recovery, sleepers, steady load", headings, rows, 4)
 
 
 def _spread(figure: Figure, unit: str) -> str:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.cells import growth, recovery, sleepers
 from benchmarks.cells.loads import named
 from benchmarks.found import Figure, Found
+from benchmarks.plan import DATABASES
 
 __all__ = ["Target", "targets"]
+
+SLEEPER_BYTES = 16
+"""Of the process's memory, at most, for each of a million sleepers. Nothing that stands for a
+sleeper is as small as that: a reference to it and an entry in a list take as much. What a process
+keeps of its own accord, a few MiB more or less, comes to some bytes for each.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,48 @@ def targets(found: Found) -> Iterator[Target]:
         for unit in ("schedule to first step, ms", "event to resume, ms"):
             figure = found.get("latency", kind, "latency at idle", "zart", unit)
             yield _bound(f"{kind}: {unit}, p50 / p99", figure, median, worst)
+    yield from _of_many_rows(found)
+
+
+def _of_many_rows(found: Found) -> Iterator[Target]:
+    """What must not grow with what sleeps in the database, or was under way in a killed worker."""
+    many = sleepers.named(1_000_000)
+    memory = found.get("sleepers", "postgres", many, "zart", sleepers.BYTES_EACH)
+    bytes_each = memory and memory.median
+    yield _at_most(f"{many}: {sleepers.BYTES_EACH}", bytes_each, SLEEPER_BYTES)
+    for kind in DATABASES:
+        name = f"{kind}: a claim at {growth.SLEEPING}, times that of an empty table"
+        yield _at_most(name, _grown(found, kind), 1.2)
+    for kind in DATABASES:
+        gone_on = found.get("recovery", kind, recovery.LABEL, "zart", recovery.GONE_ON)
+        name = f"{kind}: {recovery.LABEL}: {recovery.GONE_ON}"
+        yield _at_most(name, gone_on and gone_on.median, 3)
+
+
+def _grown(found: Found, kind: str) -> float | None:
+    """How many times as long a claim takes among sleepers; the worse of the two statistics."""
+    times = []
+    for statistics in growth.STATISTICS.values():
+        empty, full = (
+            found.get(
+                "growth",
+                kind,
+                growth.SLEEPING,
+                "zart",
+                growth.unit(growth.CLAIM, place, statistics),
+            )
+            for place in growth.PLACES
+        )
+        if empty and full:
+            times.append(full.median / empty.median)
+    return max(times, default=None)
+
+
+def _at_most(name: str, found: float | None, most: float) -> Target:
+    needed = f"at most {most:g}"
+    if found is None:
+        return Target(name, needed)
+    return Target(name, needed, f"{found:.2f}", found <= most)
 
 
 def _ratio(name: str, ours: Figure | None, theirs: Figure | None, needed: float) -> Target:

@@ -2,7 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from benchmarks.cells import disk, latency, queue, throughput
+from benchmarks.cells import (
+    disk,
+    growth,
+    idle,
+    latency,
+    queue,
+    recovery,
+    sleepers,
+    steady,
+    throughput,
+)
 from benchmarks.plan import Cell, Scale
 
 GROUPS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
@@ -10,4 +20,9 @@ GROUPS: Mapping[str, Callable[[Scale], Iterator[Cell]]] = {
     "queue": queue.cells,
     "latency": latency.cells,
     "disk": disk.cells,
+    "recovery": recovery.cells,
+    "idle": idle.cells,
+    "sleepers": sleepers.cells,
+    "growth": growth.cells,
+    "steady": steady.cells,
 }
