@@ -94,6 +94,41 @@ SELECT {now}, (SELECT min(d.due_at) FROM {tasks} d WHERE d.due_at IS NOT NULL),
                    LIMIT 1
                ) AS found);
 
+-- name: record_at_once
+-- `commit_at_once` for steps alone: the fence is where the rows come from. It tells the rows that it
+-- has written: not those of a claim that is lost, nor those that have an outcome already.
+INSERT INTO {steps} AS s (execution_id, run, name, kind, position, outcome, value, due_at, started_at, finished_at)
+SELECT r.execution_id, r.run, r.name, r.kind, r.position, r.outcome, r.value, r.due_at, r.began_at,
+       CASE WHEN r.outcome IS NOT NULL THEN {now} END
+FROM {rows entries: epoch int, execution_id text, run int, name text, kind text, position int, outcome text, value text, due_at int, began_at int} AS r
+CROSS JOIN LATERAL (
+    SELECT 1 FROM {tasks} t
+    WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = '' AND t.epoch = r.epoch
+    {for_share}
+) AS mine
+ON CONFLICT (execution_id, run, name) DO UPDATE
+SET outcome = excluded.outcome, value = excluded.value, finished_at = excluded.finished_at,
+    started_at = coalesce(s.started_at, excluded.started_at)
+WHERE s.outcome IS NULL
+RETURNING execution_id, run, name;
+
+-- name: finish_at_once
+-- `commit_at_once` for ends alone, of executions that were never woken: the fence is the deletion of
+-- their tasks, which tests the newest version of each.
+WITH ended AS (
+    DELETE FROM {tasks} AS t
+    USING {rows entries: n int, execution_id text, run int, epoch int, status text, output text, failure text, attempt int, crashes int, started_at int} AS r
+    WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
+      AND t.epoch = r.epoch AND t.wake_seq = 0
+    RETURNING r.*
+)
+UPDATE {executions} AS e
+SET status = h.status, output = h.output, failure = h.failure, attempt = h.attempt, crashes = h.crashes,
+    started_at = h.started_at, finished_at = {now}
+FROM ended h
+WHERE e.id = h.execution_id
+RETURNING h.n;
+
 -- name: commit_at_once
 -- The fence, the steps' rows, plain parks and ends of executions in one statement: one round trip
 -- for six. One snapshot is enough here: the fence locks the newest version of each task's row and

@@ -68,8 +68,13 @@ async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool
     """Write plain entries in one statement; gives whether each was written.
 
     One that was not has lost its claim, or would end an execution that has just got an event:
-    `commit` tells which.
+    `commit` tells which. Where all do the same, a shorter statement does it in half the time: so
+    it is for whoever goes step by step, and for many at the first and last of theirs.
     """
+    if _record_only(entries):
+        return await _record_at_once(tx, entries)
+    if all(_finishes_only(entry) for entry in entries):
+        return await _finish_at_once(tx, entries)
     steps: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     others: list[tuple[Any, ...]] = []
     for number, entry in enumerate(entries):
@@ -93,13 +98,55 @@ async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool
     return [number in written for number in range(len(entries))]
 
 
+def _record_only(entries: Sequence[Entry]) -> bool:
+    """True when all record steps and nothing else, and no two claims of an execution are there."""
+    epochs: dict[str, int] = {}
+    for entry in entries:
+        claim = entry.claim
+        if entry.ending is not None or entry.taken or not entry.steps:
+            return False
+        if epochs.setdefault(claim.execution_id, claim.epoch) != claim.epoch:
+            return False
+    return True
+
+
+async def _record_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool]:
+    rows: dict[tuple[str, int, str], tuple[Any, ...]] = {}
+    for entry in entries:
+        epoch = entry.claim.epoch
+        for row in entry.steps:
+            rows[row[:3]] = (epoch, *row)
+    ordered = sorted(rows.values(), key=_by_task)
+    recorded = {tuple(row) for row in await tx.fetch("record_at_once", entries=ordered)}
+    return [all(row[:3] in recorded for row in entry.steps) for entry in entries]
+
+
+def _finishes_only(entry: Entry) -> bool:
+    """True for an end that nothing goes along with, of an execution that was never woken."""
+    end = entry.ending
+    return type(end) is Finish and not (end.wake_sequence or entry.steps or entry.taken)
+
+
+async def _finish_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool]:
+    rows: list[tuple[Any, ...]] = []
+    for number, entry in enumerate(entries):
+        claim, end = entry.claim, entry.ending
+        rows.append((number, claim.execution_id, claim.run, claim.epoch, *_facts(end)))
+    rows.sort(key=_by_task)
+    ended = {row[0] for row in await tx.fetch("finish_at_once", entries=rows)}
+    return [number in ended for number in range(len(entries))]
+
+
+def _facts(end: Any) -> tuple[Any, ...]:
+    return (end.status, end.output, end.failure, end.attempt, end.crashes, end.started_at)
+
+
 def _ending_row(end: Any) -> tuple[Any, ...]:
     """From the step's name on: the columns of an end or of a park."""
     if type(end) is Park:
         due = (*_NO_STEP[:5], end.due_at, None)
         return (*due, None, None, None, None, end.attempt, None, None, int(end.ready), end.pending)
-    facts = (end.status, end.output, end.failure, end.attempt, end.crashes, end.started_at)
-    return (*_NO_STEP, None, *facts, None, None)
+    return (*_NO_STEP, None, *_facts(end), None, None)
 
 
 _by_task = itemgetter(1, 2)
