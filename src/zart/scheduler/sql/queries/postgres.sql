@@ -95,8 +95,8 @@ SELECT {now}, (SELECT min(d.due_at) FROM {tasks} d WHERE d.due_at IS NOT NULL),
                ) AS found);
 
 -- name: record_at_once
--- `commit_at_once` for steps alone: the fence is where the rows come from. It tells the rows that it
--- has written: not those of a claim that is lost, nor those that have an outcome already.
+-- `commit_at_once` for steps alone: the fence is where the rows come from. The number of rows tells
+-- whether all were written: not those of a claim that is lost, nor those that have an outcome already.
 INSERT INTO {steps} AS s (execution_id, run, name, kind, position, outcome, value, due_at, started_at, finished_at)
 SELECT r.execution_id, r.run, r.name, r.kind, r.position, r.outcome, r.value, r.due_at, r.began_at,
        CASE WHEN r.outcome IS NOT NULL THEN {now} END
@@ -109,8 +109,7 @@ CROSS JOIN LATERAL (
 ON CONFLICT (execution_id, run, name) DO UPDATE
 SET outcome = excluded.outcome, value = excluded.value, finished_at = excluded.finished_at,
     started_at = coalesce(s.started_at, excluded.started_at)
-WHERE s.outcome IS NULL
-RETURNING execution_id, run, name;
+WHERE s.outcome IS NULL;
 
 -- name: finish_at_once
 -- `commit_at_once` for ends alone, of executions that were never woken: the fence is the deletion of
