@@ -79,3 +79,43 @@ async def _looks_later() -> None:
 
 async def _answer(value: Any) -> Any:
     return value
+
+
+@guarantee(8, 10)
+async def test_a_worker_whose_beats_are_refused_for_a_moment_keeps_its_lock(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers that it takes no writes; who has no beat due meanwhile sees no death."""
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    @zart.durable("refused")
+    async def refused() -> str:
+        entered.set()
+        await go_on.wait()
+        return "done"
+
+    backend = OneDatabase(database.url)
+    config = zart.WorkerConfig(beat="2s", lease="6s", poll_interval="20ms")
+    async with (
+        open_scheduler(backend) as scheduler,
+        separable_worker(backend, refused, config=config) as (worker, _),
+        working(scheduler, refused, config=zart.WorkerConfig(queues=("another",))),
+    ):
+        handle = await scheduler.schedule(refused)
+        await asyncio.wait_for(entered.wait(), 10)
+        name, beat, refusals = worker.id, worker._lease._beat, 0
+
+        async def refuse(*_: Any, **__: Any) -> None:
+            nonlocal refusals
+            refusals += 1
+            raise RuntimeError("no writes at present")
+
+        monkeypatch.setattr(worker._lease, "_beat", refuse)
+        await eventually(lambda: _answer(refusals))
+        await asyncio.sleep(1.6)  # the other looks for locks every half a second
+        monkeypatch.setattr(worker._lease, "_beat", beat)
+        go_on.set()
+        assert await handle.result(timeout="10s") == "done"
+        assert refusals > 1
+        assert worker.id == name
+        assert (await handle.get()).crashes == 0

@@ -78,8 +78,14 @@ class Watch:
     def _of_row(self, statement: str, row: Sequence[Any]) -> Iterator[str]:
         if statement == "commit_at_once":
             yield from self._of_plain_row(row)
+        elif statement == "record_at_once":
+            yield from self._of_row("record_steps", row[1:])
+        elif statement == "finish_at_once":
+            yield from self._of_row("finish_executions", (row[1], row[4]))
         elif (suffix := self._suffix(row)) is None:
             return
+        elif statement == "schedule_at_once":
+            yield f"insert_executions {suffix}"
         elif statement == "offer_at_once":
             yield f"insert_events {suffix} {row[2]}"
         else:
@@ -130,10 +136,11 @@ class Watch:
     async def stop_late(self, labels: list[str]) -> None:
         """Stop where no transaction of this process is open.
 
-        SQLite's one writer would stand still with it, and all others with that.
+        SQLite's one writer would stand still with it, and all others with that; elsewhere it may be
+        about to take over another that stands still, and keep that one's row.
         """
         if self.writer is None:
-            self.stop_here(labels)
+            self._stop_between(labels)
         else:
             await self.writer(lambda _: self._stop_between(labels))
 
@@ -169,6 +176,10 @@ _BY_STEP = {
     *("take_events", "erase_steps", "erase_attempts", "erase_taken_events"),
 }
 """Statements whose rows name a step."""
+
+
+_AT_ONCE = ("commit_at_once", "finish_at_once", "offer_at_once", "schedule_at_once")
+"""Statements that change rows and give some back."""
 
 
 class _LaterError(Exception):
@@ -221,7 +232,7 @@ class _WatchedTransaction:
 
     async def fetch(self, statement: str, /, **values: Any) -> list[Row]:
         watch = self._write.watch
-        if statement in ("commit_at_once", "offer_at_once"):
+        if statement in _AT_ONCE:
             self._write.labels.extend(watch.labels(statement, values))
         rows: list[Row] = await self._tx.fetch(statement, **values)
         if statement == "claim_at_once":

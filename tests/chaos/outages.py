@@ -18,6 +18,7 @@ from tests.chaos.load import Load, Rate
 from tests.chaos.own import Administrator
 from tests.crash.processes import until
 from tests.databases import Database, mysql_arguments
+from tests.figures import took
 from tests.servers import MariadbServer, PostgresServer, Server
 from zart.testing.conformance.rows import on_driver
 
@@ -79,8 +80,8 @@ async def ride_out(running: Load, outage: Outage, before: Rate) -> float:
     finally:
         await outage.end()
     seconds = await running.back_to(before, within=WITHIN)
-    _log.warning("%s: back after %.2f s (%.0f/s)", outage.name, seconds, before)
-    assert await worker_names(running) == names
+    took(f"{outage.name}: rate back", seconds)
+    assert await worker_names(running) == names, running.workers.logs()
     said: list[str] = []
     for member in running.workers.members:
         lines = member.log.read_text()[read[member.id] :].splitlines()

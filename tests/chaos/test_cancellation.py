@@ -69,6 +69,7 @@ OPERATIONS: dict[str, tuple[Callable[[Scheduler, str], Any], Legal]] = {
     "list": (lambda s, _: s.list(), _is_pending),
     "timeline": (lambda s, name: s.timeline(name), _is_pending),
     "workers": (lambda s, _: s.workers(), _is_pending),
+    "doctor": (lambda s, _: s.doctor(), _is_pending),
     "result": (lambda s, _: s.result("ended", timeout="5s"), _is_pending),
     "wait": (lambda s, _: s.wait("ended", timeout="5s"), _is_pending),
     "offer_event": (lambda s, name: s.offer_event(name, "event", 1), _has_an_event_or_not),

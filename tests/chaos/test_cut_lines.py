@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,11 +15,10 @@ from tests.chaos.own import REMOTE, Administrator
 from tests.chaos.proxy import proxied
 from tests.crash.processes import until
 from tests.databases import Database
+from tests.figures import figure
 from zart.scheduler.wakeup import READY, Bell
 from zart.testing.conformance.harness import guarantee
 from zart.testing.conformance.rows import all_rows
-
-_log = logging.getLogger("tests.chaos")
 
 SIDE_BY_SIDE = 6
 
@@ -121,7 +119,7 @@ async def test_a_connection_cut_at_any_request_costs_nothing(
         assert {row[5] for row in rows["executions"]} == {"completed"}
         assert [row[:12] for row in rows["executions"] if row[11]] == []
         assert len(rows["step_attempts"]) == done + len(CUTS)
-        _log.warning("%s: %d of %d places cut", remote.kind, done, len(places))
+        figure(f"connection cut at one request: {remote.kind}", f"at {done} of {len(places)}")
 
 
 async def _travel(

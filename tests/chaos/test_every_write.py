@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,8 @@ from tests.chaos.forge import IN_PLACE, Life
 from tests.chaos.interrupted import AFTER, BEFORE, Point
 from tests.chaos.sweep import Sweep, sweep
 from tests.databases import Database
+from tests.figures import figure
 from zart.testing.conformance.harness import guarantee
-
-_log = logging.getLogger("tests.chaos")
 
 SAMPLE = 14
 """Crashes on each database in `make test`; `make chaos` makes all of them."""
@@ -50,7 +47,6 @@ async def test_a_crash_before_or_after_any_write_changes_neither_result_nor_effe
 ) -> None:
     """Another process finishes with the same result, and runs no step again after its commit."""
     monkeypatch.setattr(zart.execution.run, "IN_PLACE", IN_PLACE)
-    began = time.monotonic()
     async with sweep(database, tmp_path) as lives:
         points = await lives.points(KINDS)
         crashes = [(point, mode) for point in points for mode in (BEFORE, AFTER)]
@@ -58,12 +54,9 @@ async def test_a_crash_before_or_after_any_write_changes_neither_result_nor_effe
             crashes = budget.chance.sample(crashes, SAMPLE)
         for start in range(0, len(crashes), BATCH):
             await _crash_at(lives, crashes[start : start + BATCH], f"life-{start}")
-    _log.warning(
-        "%s: %d writes, %d crashes, %.0f s",
-        database.kind,
-        len(points),
-        len(crashes),
-        time.monotonic() - began,
+    figure(
+        f"killed before or after a write: {database.kind}",
+        f"{len(crashes)} of {2 * len(points)} places",
     )
 
 

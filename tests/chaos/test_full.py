@@ -10,6 +10,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import apsw
+import asyncmy
+import asyncpg
 import pytest
 
 import zart
@@ -18,10 +21,11 @@ from tests.chaos.outages import LINES, Outage, ReadOnly, ride_out
 from tests.chaos.own import REMOTE, Administrator, each_server, own_server
 from tests.chaos.small_disk import SMALL, SmallServer, disks_possible
 from tests.crash.processes import WorkerProcess, until
-from tests.databases import Database
+from tests.databases import Database, mysql_arguments
 from zart.scheduler.sql import database as databases
 from zart.scheduler.sql import mysql_pool, postgres
 from zart.testing.conformance.harness import guarantee
+from zart.testing.conformance.rows import on_driver
 
 CONNECTIONS = 4
 
@@ -98,6 +102,48 @@ async def test_a_sqlite_file_that_cannot_grow_holds_work_up_and_loses_nothing(
     async with load(sqlite_database.url, tmp_path) as running:
         outage = CannotGrow(running.workers.members)
         await ride_out(running, outage, await running.rate())
+        await running.finish()
+
+
+class Locked:
+    """Another program has what heartbeats are written to, and keeps it longer than a lease."""
+
+    says = ()
+
+    def __init__(self, database: Database, seconds: float) -> None:
+        self.name = f"{database.kind} locked"
+        self._database = database
+        self._seconds = seconds
+        self._stack = AsyncExitStack()
+
+    async def begin(self) -> None:
+        match self._database.kind:
+            case "sqlite":
+                file = apsw.Connection(self._database.url.removeprefix("sqlite:///"))
+                self._stack.callback(file.close)
+                file.set_busy_timeout(10_000)
+                await asyncio.to_thread(file.execute, "BEGIN IMMEDIATE")
+            case "postgres":
+                other = await asyncpg.connect(self._database.url)
+                self._stack.push_async_callback(other.close)
+                await other.execute("BEGIN; LOCK TABLE zart_workers IN EXCLUSIVE MODE")
+            case _:
+                connecting = asyncmy.connect(**mysql_arguments(self._database.url))
+                connection = await self._stack.enter_async_context(connecting)
+                await on_driver(connection, "LOCK TABLES zart_workers WRITE")
+        await asyncio.sleep(self._seconds)
+
+    async def end(self) -> None:
+        await self._stack.aclose()
+
+
+@guarantee(1, 10)
+async def test_heartbeats_that_are_locked_out_for_longer_than_the_lease_are_no_deaths(
+    database: Database, tmp_path: Path
+) -> None:
+    """None gets through: when the lock is gone, no worker takes another for dead."""
+    async with load(database.url, tmp_path, beat=1, lease=3) as running:
+        await ride_out(running, Locked(database, 5), await running.rate())
         await running.finish()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
+import signal
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,9 +17,11 @@ from asyncmy import errors
 
 from tests.chaos.conftest import Budget
 from tests.chaos.load import Load, load
+from tests.chaos.takeovers import lease_tells
 from tests.crash.ledger import COMMITTED
 from tests.crash.processes import WorkerProcess, until
 from tests.databases import mysql_arguments
+from tests.figures import figure, took
 from tests.racing import NAMES, checkpoint, engine, keys, new
 from tests.servers.galera import GaleraCluster, GaleraNode
 from zart.scheduler.connect import MySQLScheduler
@@ -30,9 +32,9 @@ from zart.scheduler.sql.transaction import Work
 from zart.scheduler.sql.transitions import claim as claiming
 from zart.scheduler.sql.transitions import commit as committing
 from zart.scheduler.sql.transitions import lease as leases
+from zart.testing.conformance.harness import guarantee
 
 pytestmark = pytest.mark.mysql
-_log = logging.getLogger("tests.chaos")
 
 CONFLICT = 1213
 """Galera's word for a transaction that another node's has overtaken."""
@@ -205,17 +207,30 @@ async def test_workers_on_all_nodes_go_on_when_one_is_cut_off_and_one_is_killed(
             pauses.append((cut, await kill(cluster.nodes[other], running, members[other])))
         story = await running.finish()
     refused = [await conflicts(node) for node in cluster.nodes if node.is_running]
-    _log.warning(
-        "Galera: %.0f steps/s before; %d executions, %d runs of step functions; a worker's"
-        " pause when its node is cut off, and killed: %s s; COMMITs refused by node: %s",
-        before,
-        len(running.letters),
-        story.runs(),
-        [(round(cut, 1), round(killed, 1)) for cut, killed in pauses],
-        refused,
+    for cut, killed in pauses:
+        took("Galera, node cut off: its worker's pause", cut)
+        took("Galera, node killed: its worker's pause", killed)
+    figure(
+        "Galera, three nodes written to",
+        f"{before:.0f} steps/s; {len(running.letters)} executions, {story.runs()} runs of step"
+        f" functions; {sum(refused)} COMMITs refused for another node's",
     )
     assert max(map(max, pauses)) < TAKES_OVER
     assert sum(refused) > 0, "the nodes were never in each other's way"
+
+
+@guarantee(10)
+async def test_a_worker_that_is_killed_is_replaced_within_the_lease(
+    cluster: GaleraCluster, tmp_path: Path, budget: Budget
+) -> None:
+    """A node does not know the locks of the others' sessions: so only the lease tells."""
+    await query(cluster.nodes[0], "CREATE DATABASE taken_over")
+    for node in cluster.nodes:
+        if not node.is_running:
+            await asyncio.to_thread(node.start)
+    what = "takeover after SIGKILL, the lease tells: Galera"
+    url = cluster.url("taken_over")
+    await lease_tells(what, url, tmp_path, signal.SIGKILL, budget)
 
 
 async def cut_off(node: GaleraNode, running: Load, worker: WorkerProcess) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -20,9 +19,8 @@ from tests.crash import ledger
 from tests.crash.ledger import BEGIN, COMMITTED
 from tests.crash.processes import until
 from tests.databases import Database
+from tests.figures import figure
 from zart.testing.conformance.harness import guarantee
-
-_log = logging.getLogger("tests.chaos")
 
 KINDS = {
     "a step": "record_steps self pack ok",
@@ -51,7 +49,6 @@ async def test_every_kind_of_late_write_is_rejected_and_its_worker_goes_on_servi
 ) -> None:
     """SIGSTOP before a write, takeover after the lease, SIGCONT: no row of any table changes."""
     monkeypatch.setattr(zart.execution.run, "IN_PLACE", IN_PLACE)
-    began = time.monotonic()
     async with sweep(database, tmp_path) as lives:
         points = [Point(label, 1) for label in KINDS.values()]
         if budget.long:
@@ -60,8 +57,7 @@ async def test_every_kind_of_late_write_is_rejected_and_its_worker_goes_on_servi
         for start in range(0, len(points), BATCH):
             batch = enumerate(points[start : start + BATCH])
             await _are_rejected(lives, [Life(f"late-{start + n}", LATE, p) for n, p in batch])
-    seconds = time.monotonic() - began
-    _log.warning("%s: %d late writes, %.0f s", database.kind, len(points), seconds)
+    figure(f"late writes of a paused worker: {database.kind}", f"{len(points)}, all rejected")
 
 
 async def _are_rejected(lives: Sweep, late: list[Life]) -> None:

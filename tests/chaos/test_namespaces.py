@@ -22,6 +22,7 @@ from tests.crash.ledger import BEGIN, COMMITTED, Story
 from tests.crash.processes import WorkerProcess, crew, until
 from tests.crash.workflow import baton, errand
 from tests.databases import Database
+from tests.figures import took
 from zart.testing.conformance.harness import guarantee
 
 _log = logging.getLogger("tests.chaos")
@@ -96,7 +97,8 @@ async def test_a_worker_that_was_cut_off_writes_nothing_late_and_serves_again(
         later = await scheduler.schedule(errand, 0.0, id="later")
         await later.result(timeout="60s")
         back = time.monotonic() - plugged_at
-        _log.warning("%s: taken over in %.2f s, back in %.2f s", remote.kind, taken / 1e9, back)
+        took(f"worker cut off, lease {LEASE:g} s: {remote.kind}, taken over", taken / 1e9)
+        took(f"worker cut off, lease {LEASE:g} s: {remote.kind}, serves again", back)
         assert back < SERVES_AGAIN
         assert any(line.execution == "later" for line in away.lines)
         assert await _name_of(scheduler, away) != name
@@ -126,8 +128,9 @@ async def test_a_worker_that_was_cut_off_for_a_moment_goes_on(
         way.plug(proxy)
         plugged_at = time.monotonic()
         result = await scheduler.result("first", timeout="60s")
-        _log.warning("%s: on after %.2f s", remote.kind, time.monotonic() - plugged_at)
-        assert time.monotonic() - plugged_at < SERVES_AGAIN
+        back = time.monotonic() - plugged_at
+        took(f"worker cut off for 2 s: {remote.kind}, goes on", back)
+        assert back < SERVES_AGAIN
         assert await _name_of(scheduler, away) == name
         await _holds(scheduler, tmp_path, result, crashes=0)
         assert await away.stop() == 0, workers.logs()

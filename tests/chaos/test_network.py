@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from tests.chaos.own import REMOTE
 from tests.chaos.proxy import proxied
 from tests.crash.processes import until
 from tests.databases import Database
+from tests.figures import figure, took
 from zart.scheduler.wakeup import READY, Bell
 from zart.testing.conformance.harness import guarantee
 from zart.testing.conformance.rows import database_of
-
-_log = logging.getLogger("tests.chaos")
 
 ANSWER = 2.0
 """Seconds that a server may take for an answer in these tests; 30 by default."""
@@ -57,7 +55,7 @@ async def test_lines_that_are_half_open_are_given_up(remote: Database, tmp_path:
         cut_at = time.monotonic()
         proxy.forget()
         seconds = await running.back_to(before, since=cut_at, within=ANSWER + LOCKS + LOCK_WAIT)
-        _log.warning("%s half-open: back after %.2f s (%.0f/s)", remote.kind, seconds, before)
+        took(f"all lines half-open, answers within 2 s: {remote.kind}, rate back", seconds)
 
         async def beats() -> bool:
             rows = await running.scheduler.workers()
@@ -75,7 +73,8 @@ async def test_a_slow_network_slows_and_breaks_nothing(remote: Database, tmp_pat
         proxy.latency, proxy.speed = 0.005, 500_000
         urls = [proxy.url]
         async with load(remote.url, tmp_path, worker_urls=urls, at_once=2) as running:
-            _log.warning("%s slow: %.0f/s", remote.kind, await running.rate())
+            rate = await running.rate()
+            figure(f"5 ms each way, 500 KB/s: {remote.kind}", f"{rate:.0f} steps/s")
             await running.finish()
 
 

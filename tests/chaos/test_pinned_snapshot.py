@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import statistics
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import apsw
 import asyncmy
 import asyncpg
 import pytest
@@ -18,11 +19,10 @@ from tests.chaos.conftest import Budget
 from tests.chaos.own import Administrator, each_server, own_server
 from tests.crash.processes import until
 from tests.databases import Database, mysql_arguments
+from tests.figures import figure
 from tests.racing import new
 from zart.scheduler.sql.doctor import mysql, postgres
 from zart.scheduler.sql.engine import SqlEngine
-
-_log = logging.getLogger("tests.chaos")
 
 FEEDERS = 6
 BATCH = 25
@@ -33,6 +33,8 @@ FLOOR = 0.5
 DEAD = 4
 """Dead rows in all of zart's tables for each execution of one step that has ended."""
 SLACK = 2000
+LOG = 100_000
+"""Bytes of SQLite's write-ahead log for each of these."""
 PAST = {"postgres": 30_000, "mysql": 60_000}
 """Dead entries in the index of ready rows."""
 
@@ -137,14 +139,10 @@ async def test_throughput_has_a_floor_and_dead_rows_a_ceiling(
                 ended = flow.ended - begun
                 told = {f.check: f for f in await scheduler.doctor()}["oldest snapshot"]
             after = await flow.rate()
-            _log.warning(
-                "%s: %.0f/s before, then %s, %.0f/s after; %d ended, %d dead",
-                kind,
-                before,
-                ", ".join(f"{rate:.0f}" for rate in rates),
-                after,
-                ended,
-                dead,
+            figure(
+                f"snapshot held for {budget.seconds:.0f} s: {kind}",
+                f"{before:.0f} executions/s before, at least {min(rates):.0f} meanwhile,"
+                f" {after:.0f} after; {dead} dead rows for {ended} ended",
             )
             assert rates[-1] >= FLOOR * min(before, after), (before, rates, after)
             assert dead <= DEAD * ended + SLACK
@@ -156,6 +154,40 @@ async def test_throughput_has_a_floor_and_dead_rows_a_ceiling(
             return await dead_rows(administrator, kind) < max(SLACK, dead / 10)
 
         await until(is_gone, "what the snapshot held back is gone", seconds=60)
+
+
+async def test_throughput_has_a_floor_beside_a_reader_that_stays(
+    sqlite_database: Database, budget: Budget
+) -> None:
+    """What it holds on SQLite is the write-ahead log, which begins anew once it has gone."""
+    path = Path(sqlite_database.url.removeprefix("sqlite:///"))
+    log = path.with_name(f"{path.name}-wal")
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+        async with flowing(scheduler) as flow:
+            await until(lambda: flow.ended > FEEDERS * BATCH, "executions end", seconds=30)
+            before = await flow.rate()
+            reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+            try:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM zart_tasks").fetchall()
+                begun, end = flow.ended, time.monotonic() + budget.seconds
+                rates: list[float] = []
+                while time.monotonic() < end:
+                    rates.append(await flow.rate(max(WINDOW, budget.seconds / 20)))
+                ended, size = flow.ended - begun, log.stat().st_size
+            finally:
+                reader.close()
+            after = await flow.rate()
+            grown = log.stat().st_size
+    figure(
+        f"reader held for {budget.seconds:.0f} s: sqlite",
+        f"{before:.0f} executions/s before, at least {min(rates):.0f} meanwhile, {after:.0f}"
+        f" after; write-ahead log of {size / 1e6:.0f} MB for {ended} ended",
+    )
+    assert rates[-1] >= FLOOR * min(before, after), (before, rates, after)
+    assert size <= LOG * ended + SLACK * 4096, (size, ended)
+    assert grown <= size + SLACK * 4096
 
 
 @each_server
@@ -177,7 +209,10 @@ async def test_a_claim_does_not_read_past_what_was_claimed(kind: str) -> None:
                 engine._frontier.forget()
                 past.append(await _claim(engine))
                 on.append(await _claim(engine))
-    _log.warning("%s: %s past dead entries, %s without", kind, _ms(past), _ms(on))
+    figure(
+        f"claim beside {PAST[kind]} dead entries: {kind}",
+        f"{_ms(on)} between whole looks, {_ms(past)} for a whole look",
+    )
     assert 2 * statistics.median(on) < statistics.median(past)
 
 
@@ -190,4 +225,4 @@ async def _claim(engine: SqlEngine) -> float:
 
 
 def _ms(seconds: list[float]) -> str:
-    return ", ".join(f"{each * 1000:.1f}" for each in seconds) + " ms"
+    return f"{statistics.median(seconds) * 1000:.1f} ms"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ import pytest
 import zart
 from tests.chaos.conftest import Budget
 from tests.chaos.power import Disk
+from tests.figures import figure
 from zart.testing.conformance.harness import guarantee
 
 pytestmark = pytest.mark.sqlite
-_log = logging.getLogger("tests.chaos")
-
 CUTS = 40
 AT_ONCE = 16
 STEPS = 4
@@ -83,11 +81,9 @@ async def test_nothing_acknowledged_is_lost_by_a_power_cut(tmp_path: Path, budge
     for number, cut in enumerate(cuts.made):
         await holds(cut, told, restored / str(number))
     await goes_on(handler, cuts.made[-1], told, restored / "again")
-    _log.warning(
-        "%d power cuts; %d acknowledged steps and %d ends before the last",
-        len(cuts.made),
-        cuts.made[-1].steps,
-        cuts.made[-1].ends,
+    figure(
+        "power cuts: sqlite",
+        f"{len(cuts.made)}; none of {cuts.made[-1].steps} acknowledged steps lost",
     )
 
 

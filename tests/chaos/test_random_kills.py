@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import random
 import secrets
+import time
 from pathlib import Path
 
 import zart
+from tests.chaos.conftest import Budget
 from tests.crash import ledger
 from tests.crash.ledger import COMMITTED, RAISED, Story
 from tests.crash.processes import DEAD_FROM_KILL, Crew, crew, until
 from tests.crash.workflow import ROUND_STEPS, STEPS, Journey, journey
 from tests.databases import Database
+from tests.figures import figure
 from zart.testing.conformance.harness import guarantee
 
-_log = logging.getLogger("tests.crash")
-
-EXECUTIONS = 200
-KILLS = 12
+EXECUTIONS = 120
+KILLS = 8
 """Kills that found step functions at work; executions are scheduled until there were so many."""
 AT_ONCE = 60
 PROCESSES = 3
@@ -28,20 +27,22 @@ PROCESSES = 3
 
 @guarantee(1, 5, 8, 10, 12, 16, 18, 19)
 async def test_no_step_runs_again_after_its_commit_however_often_workers_are_killed(
-    database: Database, tmp_path: Path
+    database: Database, tmp_path: Path, budget: Budget
 ) -> None:
-    """Every execution ends with the right result, and the ledger agrees with the database."""
-    seed = int(os.environ.get("ZART_CRASH_SEED", secrets.randbits(32)))
-    _log.warning("repeat this run's kills with ZART_CRASH_SEED=%d", seed)
+    """Every execution ends with the right result, and the ledger agrees with the database.
+
+    The long form kills on for as long as it may.
+    """
     async with (
         zart.connect(database.url) as scheduler,
         crew(database.url, tmp_path, concurrency=12, max_crashes=100) as workers,
     ):
         await scheduler.migrate()
-        journeys = Journeys(scheduler)
+        end = time.monotonic() + budget.seconds if budget.long else 0.0
+        journeys = Journeys(scheduler, end)
         for _ in range(PROCESSES):
             workers.start()
-        killer = Killer(workers, random.Random(seed))
+        killer = Killer(workers, budget.chance)
         killing = asyncio.create_task(killer.kill_on())
         try:
             await journeys.travel(killer)
@@ -50,14 +51,11 @@ async def test_no_step_runs_again_after_its_commit_however_often_workers_are_kil
         proof = Proof(scheduler, tmp_path, journeys)
         await proof.holds(workers)
         exits = [await member.stop() for member in workers.members]
-    _log.warning(
-        "%s: %d executions, %d kills (%d at work), %d runs of step functions, %d of them again",
-        database.kind,
-        len(journeys.letters),
-        killer.kills,
-        killer.at_work,
-        proof.story.runs(),
-        proof.story.reruns(),
+    figure(
+        f"workers killed at random moments: {database.kind}",
+        f"{killer.kills} kills ({killer.at_work} at work), {len(journeys.letters)} executions,"
+        f" {proof.story.runs()} runs of step functions, {proof.story.reruns()} of them again;"
+        " none after its commit",
     )
     assert len(journeys.letters) >= EXECUTIONS
     assert killer.at_work >= KILLS
@@ -96,14 +94,17 @@ class Killer:
 class Journeys:
     """The executions, their ids with the letter that each one gets."""
 
-    def __init__(self, scheduler: zart.DurableScheduler) -> None:
+    def __init__(self, scheduler: zart.DurableScheduler, end: float) -> None:
         self.scheduler = scheduler
+        self._end = end
         self.letters: dict[str, str] = {}
 
     async def travel(self, killer: Killer) -> None:
         """Keep so many under way until there were enough of them, and enough kills."""
         under_way: set[asyncio.Task[None]] = set()
-        while len(self.letters) < EXECUTIONS or killer.at_work < KILLS:
+        while (
+            len(self.letters) < EXECUTIONS or killer.at_work < KILLS or time.monotonic() < self._end
+        ):
             while len(under_way) < AT_ONCE:
                 under_way.add(asyncio.create_task(self._one()))
             done, under_way = await asyncio.wait(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
+import resource
 import threading
 import time
 import tracemalloc
@@ -16,8 +16,7 @@ from typing import Any
 import zart
 from tests.chaos.conftest import Budget
 from tests.databases import Database
-
-_log = logging.getLogger("tests.chaos")
+from tests.figures import figure
 
 AT_ONCE = 20
 WARM = 0.5
@@ -26,6 +25,8 @@ BYTES_PER_EXECUTION = 100
 """What an execution may leave behind in memory; each one makes tens of kilobytes of objects."""
 SLACK = 512 * 1024
 """Bytes by which two moments differ that hold the same: caches, buffers, a batch under way."""
+PAGES = 16 * 1024 * 1024
+"""Bytes by which the process may grow besides: what drivers take, and what Python keeps free."""
 
 
 @zart.step
@@ -66,6 +67,7 @@ class Held:
     """What this process holds at a moment."""
 
     memory: int
+    resident: int
     files: int
     tasks: Counter[str]
     threads: Counter[str]
@@ -75,6 +77,7 @@ class Held:
         gc.collect()
         return cls(
             tracemalloc.get_traced_memory()[0],
+            int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
             len(list(Path("/proc/self/fd").iterdir())),
             Counter(str(task.get_coro()).split(" at ")[0] for task in asyncio.all_tasks()),
             Counter(thread.name.rstrip("0123456789_-") for thread in threading.enumerate()),
@@ -99,9 +102,14 @@ async def test_a_long_load_leaves_nothing_behind_in_its_process(
                 top = tracemalloc.take_snapshot() if grown > _may_grow(ended) else None
         finally:
             tracemalloc.stop()
-    _log.warning("%s: %d executions, %+d bytes", database.kind, ended, grown)
+    pages = after.resident - before.resident
+    figure(
+        f"soak of {budget.seconds * (1 - WARM):.0f} s when warm: {database.kind}",
+        f"{ended} executions, {grown:+,d} bytes of objects, {pages:+,d} of the process",
+    )
     assert ended >= AT_ONCE
     assert top is None, (grown, ended, top and [str(s) for s in top.statistics("lineno")[:15]])
+    assert pages < PAGES
     # Idle connections and threads come and go; what leaks grows with the executions.
     assert after.files <= before.files + 5
     assert not after.tasks - before.tasks

@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from tests.crash import ledger
 from tests.crash.ledger import Line
 
@@ -54,6 +56,18 @@ class WorkerProcess:
         at = time.monotonic_ns()
         os.kill(self.id, number)
         return at
+
+    async def freeze(self, url: str) -> int:
+        """SIGSTOP, but not while it has a SQLite file's lock: no other could write any more.
+
+        Gives the time just before.
+        """
+        while True:
+            at = self.signal(signal.SIGSTOP)
+            if not url.startswith("sqlite:") or await asyncio.to_thread(_can_write, url):
+                return at
+            self.signal(signal.SIGCONT)
+            await asyncio.sleep(0.02)
 
     def kill(self) -> int:
         """SIGKILL, and wait until the process is gone."""
@@ -125,6 +139,19 @@ async def crew(url: str, folder: Path, **settings: Any) -> AsyncGenerator[Crew, 
     finally:
         for member in (*made.members, *made.gone):
             member.end()
+
+
+def _can_write(url: str) -> bool:
+    connection = apsw.Connection(url.removeprefix("sqlite:///"))
+    connection.set_busy_timeout(1000)
+    try:
+        connection.execute("BEGIN IMMEDIATE; ROLLBACK")
+    except apsw.BusyError:
+        return False
+    else:
+        return True
+    finally:
+        connection.close()
 
 
 async def until(condition: Any, what: str, *, seconds: float = 30) -> None:

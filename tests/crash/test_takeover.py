@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import statistics
 import time
 from pathlib import Path
 
@@ -18,37 +17,7 @@ from tests.crash.workflow import baton, errand, poison
 from tests.databases import Database
 from zart.testing.conformance.harness import guarantee
 
-KILLS = 3
-WITHIN = 2.0
-"""Seconds: the design's promise, for the median; a noisy machine may be late once."""
-AT_WORST = 4.0
 SHORT = {"beat": "500ms", "lease": "1500ms"}
-
-
-@guarantee(10)
-async def test_another_worker_goes_on_within_two_seconds_of_a_kill(
-    database: Database, tmp_path: Path
-) -> None:
-    """With the default beat and lease: the lock of the dead process's session tells."""
-    times: list[float] = []
-    async with zart.connect(database.url) as scheduler, crew(database.url, tmp_path) as workers:
-        await scheduler.migrate()
-        for number in range(KILLS):
-            holder = await _holder(scheduler, workers, f"baton-{number}")
-            other = workers.start()
-            await _entered(scheduler, holder, other)
-            killed_at = holder.kill()
-            workers.members.remove(holder)
-            workers.gone.append(holder)
-            await scheduler.wait(f"baton-{number}", timeout="30s")
-            begun = [line.at for line in other.lines if line.mark == BEGIN]
-            times.append((begun[0] - killed_at) / 1e9)
-            await other.stop()
-            workers.members.remove(other)
-            workers.gone.append(other)
-        assert not list(Story(ledger.read(tmp_path)).violations())
-    assert statistics.median(times) < WITHIN, times
-    assert max(times) < AT_WORST, times
 
 
 @guarantee(1, 9, 10)
@@ -65,7 +34,7 @@ async def test_a_worker_that_stood_still_beyond_its_lease_writes_nothing_and_goe
         name = await _name_of(scheduler, sleeper)
         other = workers.start()
         await _entered(scheduler, sleeper, other)
-        sleeper.signal(signal.SIGSTOP)
+        await sleeper.freeze(database.url)
         result = await scheduler.result("first", timeout="30s")
         (tmp_path / "first.release").touch()
         sleeper.signal(signal.SIGCONT)
@@ -108,6 +77,7 @@ async def test_an_execution_that_kills_its_workers_stops_and_the_others_complete
         assert deaths == crashes + 1
         for handle in good:
             await handle.result(timeout="30s")
+        await _entered(scheduler, *workers.members)  # the last one may just have begun
         exits = [await member.stop() for member in workers.members]
         assert exits == [0, 0], workers.logs()
         assert len(Story(ledger.read(tmp_path)).values("bad", "poison", BEGIN)) == crashes + 1

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -101,6 +102,22 @@ class PatroniNode(Server):
     def thaw(self) -> None:
         """Let it go on as if nothing had been."""
         self._signal(self._family(), signal.SIGCONT)
+
+    def cut_off(self) -> None:
+        """Keep it from the other nodes: nothing is replicated, and nobody tells it to give up.
+
+        Clients reach it still, and it takes itself for the primary.
+        """
+        self._signal([self.pid, *self._senders()], signal.SIGSTOP)
+
+    def rejoin(self) -> None:
+        """Let it hear of the others again."""
+        self._signal([self.pid, *self._senders()], signal.SIGCONT)
+
+    def _senders(self) -> list[int]:
+        """The processes that send to the standbys what is written here."""
+        family = self._family()
+        return [pid for pid in family if b"walsender" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def _family(self) -> list[int]:
         """Patroni, PostgreSQL, which is not its child, and its sessions."""
@@ -277,6 +294,20 @@ class PatroniCluster:
                 if node.is_running and node.is_a("primary"):
                     return node
         raise AssertionError
+
+    def claimants(self) -> int:
+        """How many PostgreSQL servers take writes, whatever Patroni calls them."""
+        program = postgres_program("psql")
+        asked = [
+            subprocess.run(
+                [program, "-XAtc", "SELECT pg_is_in_recovery()", node.url],
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stdout.strip()
+            for node in self.nodes
+        ]
+        return asked.count("f")
 
     def wait_until_safe(self) -> None:
         """Until there is a standby that commits wait for, or at least one that follows."""

@@ -359,6 +359,8 @@ class Run:
         made: list[tuple[str, Any]] = []
 
         async def write(connection: Any) -> StepRow:
+            if not self.ledger.holds:
+                raise _LeaseInDoubtError
             token = current_run.set(None)
             try:
                 value = await work(connection)
@@ -367,7 +369,14 @@ class Run:
             made[:] = [recorded_value(self, "step", name, shape, value)]
             return self.row(name, "transaction", Outcome.OK, made[0][0], started_at=started)
 
-        receipt, recorded = await self.scheduler.backend.transact(self.claim, name, write)
+        while True:
+            # Not within the transaction: on SQLite that would keep the heartbeat from the file.
+            await self.ledger.hold()
+            try:
+                receipt, recorded = await self.scheduler.backend.transact(self.claim, name, write)
+                break
+            except _LeaseInDoubtError:
+                continue
         if receipt is not Receipt.COMMITTED:
             self.lose()
         if recorded is not None:
@@ -479,3 +488,7 @@ async def _threaded(function: Callable[..., Any], arguments: tuple[Any, ...]) ->
     if inspect.isawaitable(result):
         return await result  # a lambda around an async function
     return result
+
+
+class _LeaseInDoubtError(Exception):
+    """Rolls a user's transaction back before it has begun anything."""

@@ -15,6 +15,12 @@ longer than the lease does not look like death. These rules keep the living aliv
 - After a lost connection the server may be another one (a standby that was promoted), which never
   had the locks: on a session that is not the worker's first, a free lock means death only when it
   was seen held there, or when the others have had a beat's time to come back; leases, a lease's.
+- What kept this worker's beat waiting for longer than one (a file that was locked) may have kept
+  the others' waiting too: after such a beat, too, leases count when one has passed.
+- A server that answers and takes no writes (read-only, full) is no reason to let go of the lock:
+  its worker would look dead to one whose own beat is due only when that is over. The session is
+  kept for a beat's time, in which every other worker meets the same; whoever has met it judges
+  the others anew, as after a lost connection.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ import msgspec
 
 from zart.errors import ZartError
 from zart.scheduler.protocol import LeaseSession, Scheduler
-from zart.scheduler.sql.database import LockTakenError
+from zart.scheduler.sql.database import LockTakenError, Session
 from zart.scheduler.sql.transitions.lease import WorkerRow
 
 __all__ = ["Lease", "LeaseTimes"]
@@ -176,18 +182,21 @@ class Lease:
                     return
                 if self._served:
                     delay = PAUSE  # the lock is free meanwhile, and others look for that
-                worth = delay > 0.5 and time.monotonic() >= self._next_word
-                if worth:
-                    self._next_word = time.monotonic() + EVERY
-                _log.log(
-                    logging.WARNING if worth else logging.DEBUG,
-                    "worker %s cannot reach the database for its heartbeat: %s: %s",
-                    self._name,
-                    type(error).__name__,
-                    error,
-                )
+                self._tell_trouble(error, worth=delay > 0.5)
                 await self._pause(delay)
                 delay = min(delay * 2, 2.0)
+
+    def _tell_trouble(self, error: Exception, *, worth: bool) -> None:
+        worth = worth and time.monotonic() >= self._next_word
+        if worth:
+            self._next_word = time.monotonic() + EVERY
+        _log.log(
+            logging.WARNING if worth else logging.DEBUG,
+            "worker %s cannot reach the database for its heartbeat: %s: %s",
+            self._name,
+            type(error).__name__,
+            error,
+        )
 
     async def _hold(self, line: LeaseSession) -> bool:
         """Hold the worker's lock: the one that others know of, where it can be had.
@@ -235,29 +244,39 @@ class Lease:
     async def _serve(self, line: LeaseSession) -> None:
         """Beat and watch on one session until it breaks or the worker stops."""
         assert self._stop is not None
-        self._back_since = time.monotonic() if self._registered else None
-        self._seen_held.clear()
-        self._suspects.clear()
+        self._trust_nothing_seen(again=self._registered)
         holds = await self._hold(line)
-        await self._beat(line, holds, relocked=True)
-        self._served = True
-        next_beat = time.monotonic() + self._times.beat
+        next_beat, refused_since = 0.0, 0.0
+        self._next_watch = max(self._next_watch, time.monotonic() + TICK)
         while not self._stop.is_set():
+            now = time.monotonic()
+            try:
+                if now >= next_beat:
+                    await self._beat(line, holds, relocked=not self._served)
+                    self._served, next_beat = True, now + self._times.beat
+                if now >= self._next_watch:
+                    self._next_watch = now + WATCH
+                    await self._watch(line)
+                refused_since = 0.0
+            except Exception as error:
+                refused_since = refused_since or now
+                lasting = now - refused_since > self._times.beat
+                if lasting or not holds or not self._registered or _unanswered(error, line.session):
+                    raise
+                self._trust_nothing_seen(again=True)
+                self._tell_trouble(error, worth=now - refused_since > 0.5)
             await self._pause(TICK)
-            if self._stop.is_set():
-                break
             if line.session.broken:
                 return
             self._look_at_loop()
-            now = time.monotonic()
-            if now >= next_beat:
-                next_beat = now + self._times.beat
-                await self._beat(line, holds, relocked=False)
-            if now >= self._next_watch:
-                self._next_watch = now + WATCH
-                await self._watch(line)
         if self._strikes_out:
             await self._ask(line.remove(self._name))
+
+    def _trust_nothing_seen(self, *, again: bool) -> None:
+        """Begin to judge others anew; ``again`` after a time in which they could not be seen."""
+        self._back_since = time.monotonic() if again else None
+        self._seen_held.clear()
+        self._suspects.clear()
 
     async def _pause(self, seconds: float) -> None:
         assert self._stop is not None
@@ -273,7 +292,7 @@ class Lease:
         lock = self._lock if holds else None
         if self._registered:
             if await self._ask(line.beat(self._name, lease, lock, relocked=relocked)):
-                self._valid_until = sent + self._times.lease * 2 / 3
+                self._beaten(sent)
                 return
             dead = self._name
             _log.warning(
@@ -293,8 +312,15 @@ class Lease:
             line.register(self._name, socket.gethostname(), process, self._concurrency, lock, lease)
         )
         self._registered = True
-        self._valid_until = sent + self._times.lease * 2 / 3
+        self._beaten(sent)
         self._tell_start(None)
+
+    def _beaten(self, sent: float) -> None:
+        """The worker may write from the time when its beat was sent; was the answer late?"""
+        now = time.monotonic()
+        if now - sent > self._times.beat:
+            self._back_since = now
+        self._valid_until = sent + self._times.lease * 2 / 3
 
     async def _watch(self, line: LeaseSession) -> None:
         rows = await self._ask(line.workers())
@@ -426,3 +452,8 @@ class Lease:
 
     def _had_turn(self) -> None:
         self._turn_at = time.monotonic()
+
+
+def _unanswered(error: Exception, session: Session) -> bool:
+    """Whether a session is of no more use: it has ended, or an answer is still on its way."""
+    return session.broken or isinstance(error, OSError)

@@ -221,13 +221,16 @@ async def _run(connection: Any, sql: str, values: Sequence[Any] | None = None) -
 
 
 @asynccontextmanager
-async def _transaction(connection: Any) -> AsyncGenerator[None, None]:
-    """Commit at the end of the block, or roll back; a connection in doubt is closed."""
+async def _transaction(connection: Any, *, keep: bool = False) -> AsyncGenerator[None, None]:
+    """Commit at the end of the block, or roll back; a connection in doubt is closed.
+
+    ``keep`` leaves one open whose server takes no writes at present, and the locks that it holds.
+    """
     try:
         yield
         await connection.commit()
     except Exception as error:
-        if refuses_to_serve(error):
+        if refuses_to_serve(error) and not keep:
             connection.close()
         elif not lost(connection):
             await connection.rollback()
@@ -327,8 +330,8 @@ class _MySQLSession:
         return lost(self._connection)
 
     async def run(self, work: Work[T]) -> T:
-        async with asyncio.timeout(self._answer_timeout):
-            return await _transact(self._connection, self._statements, work, 1)
+        async with asyncio.timeout(self._answer_timeout), _transaction(self._connection, keep=True):
+            return await work(_MySQLTransaction(self._connection, self._statements, 1))
 
     async def _fetch(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         async with asyncio.timeout(self._answer_timeout):

@@ -116,7 +116,8 @@ def _is_long(executions: Sequence[NewExecution]) -> bool:
 
 def _start(execution: NewExecution) -> tuple[int | None, int | None, str | None, int]:
     """When it starts, and whose it is: delay, due_at, worker, epoch."""
-    return execution.delay, execution.due_at, *(execution.claimed or (None, 0))
+    worker, epoch = execution.claimed or (None, 0)
+    return execution.delay, execution.due_at, worker, epoch
 
 
 def _portions(executions: Sequence[NewExecution]) -> Iterator[Sequence[NewExecution]]:
