@@ -454,9 +454,10 @@ class Run:
         return self.history.wake if self.branches.waits else None
 
     async def refresh(self) -> None:
-        """Read what has come since the history was read."""
+        """Read what has come since the history was read, for every branch that waits in place."""
         for fresh in await self.scheduler.backend.refresh([self.claim]):
             self.history.refresh(fresh)
+            self.branches.look()
             return
         self.lose()
 
