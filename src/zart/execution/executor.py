@@ -126,7 +126,7 @@ class HandlerRun:
                 return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
             await run.catch_up()
         except Suspension:
-            return await self._suspend(run)
+            return await self._suspend(run, failed)
         except asyncio.CancelledError as error:
             return await self._cancelled(run, error, failed)
         except BaseException as error:
@@ -155,7 +155,7 @@ class HandlerRun:
 
     # -- its ends -----------------------------------------------------------------------------
 
-    async def _suspend(self, run: Run) -> Entry | None:
+    async def _suspend(self, run: Run, failed: str | None) -> Entry | None:
         if run.stop is not None:
             return None
         waits = run.branches.suspended
@@ -166,6 +166,8 @@ class HandlerRun:
             await run.catch_up()
         except Suspension:
             return None
+        except Exception as error:
+            return await self._failed(run, error, failed)
         due = [w.due_at for w in waits if w.due_at is not None]
         deadline = self._deadline_at()
         if deadline is not None:
@@ -185,20 +187,24 @@ class HandlerRun:
         if run.expired:
             return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
         if run.branches.suspended is not None:
-            return await self._suspend(run)
+            return await self._suspend(run, failed)
         return await self._raised(run, error, failed)
 
     async def _raised(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
         if run.stop is not None or _only_suspensions(error):
-            return await self._suspend(run)
+            return await self._suspend(run, failed)
         if run.expired:
             return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
         if run.branches.suspended is not None:
             swallowed = run.swallowed
             swallowed.__cause__ = error if error.args != swallowed.args else None
             error = swallowed
+        return await self._failed(run, error, failed)
+
+    async def _failed(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
+        """The end of a failed attempt: another one later, or the end of the run."""
         try:
-            await run.catch_up()
+            await run.catch_up_at_last()
         except Suspension:
             return None
         failure = failure_of(error, serializer=run.serializer)

@@ -14,6 +14,7 @@ from zart.execution.attempts import Ended, attempts, recorded_value
 from zart.execution.branches import Branches, Suspension, Waiting
 from zart.execution.failure import is_own, read_failure, step_error, write_failure
 from zart.execution.history import History
+from zart.execution.outstanding import MOST, Outstanding
 from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
@@ -67,7 +68,7 @@ class Run:
         self.has_steps = any(step.outcome is None for step in task.steps)
         self.data: Any = None
         self.along: list[StepRow] = []
-        self._outstanding: list[asyncio.Future[Receipt]] = []
+        self._outstanding = Outstanding()
         self._refusals = 0
         self._cut_off: dict[str, asyncio.Task[Any]] = {}
         self.ended = False
@@ -172,23 +173,45 @@ class Run:
         self.stop = self.stop or Stop.LOST
         raise Suspension
 
-    def write_soon(self, entry: Entry) -> None:
-        """Commit an entry without waiting; the next step, wait or the end waits for it."""
-        self._outstanding.append(self.ledger.commit(entry))
+    def write_soon(self, entry: Entry, outcomes: tuple[StepRow, ...] = ()) -> None:
+        """Commit an entry without waiting; the next step, wait or the end waits for it.
+
+        ``outcomes`` are those of its rows that the handler goes on with meanwhile.
+        """
+        self._outstanding.add(self.ledger.commit(entry), outcomes)
+
+    def begin_elsewhere(self, row: StepRow, **parts: Any) -> None:
+        """Write what others may begin at once: a distributed step or a child.
+
+        It may come of outcomes that are not recorded yet, and two flushes overlap. So those go
+        along: were they lost in a crash, a replay could have other ones, and what has begun would
+        not fit them. That a row is written twice does no harm.
+        """
+        self.has_steps = True
+        self.write_soon(self.entry(steps=(*self._outstanding.outcomes, row), **parts))
 
     async def catch_up(self) -> None:
         """Wait until all that has been written is committed."""
-        while self._outstanding:
-            future = self._outstanding[0]
-            receipt = await asyncio.shield(future)
-            self._outstanding.remove(future) if future in self._outstanding else None
-            if receipt is Receipt.FENCED:
-                self.lose()
+        if not await self._outstanding.committed():
+            self.lose()
+
+    async def catch_up_at_last(self) -> None:
+        """The same for a run that has failed: what cannot be written will not be replayed."""
+        while self.behind:
+            try:
+                await self.catch_up()
+            except Exception as error:
+                _log.warning(
+                    "a step of execution %r could not be recorded: %s: %s",
+                    self.claim.execution_id,
+                    type(error).__name__,
+                    error,
+                )
 
     @property
     def behind(self) -> bool:
         """True while something that was written is not known to be committed."""
-        return bool(self._outstanding)
+        return bool(self._outstanding.entries)
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -211,7 +234,8 @@ class Run:
             await self.refuse()
         if not self.ledger.holds:
             await self.ledger.hold()
-        if self._outstanding and not rules.idempotent:
+        ahead = self._outstanding.entries
+        if ahead and (not rules.idempotent or len(ahead) >= MOST):
             await self.catch_up()
         started = self.clock.now_at()
         self.branches.enter()
@@ -222,7 +246,7 @@ class Run:
             entry = Entry(self.claim, rows, ended.attempts)
             future = self.ledger.commit(entry)
             if rules.idempotent and ended.outcome == Outcome.OK:
-                self._outstanding.append(future)
+                self._outstanding.add(future, rows)
             elif await future is not Receipt.COMMITTED:
                 self.lose()
         except asyncio.CancelledError:
@@ -243,7 +267,7 @@ class Run:
             text = write_failure(_CUT_OFF)
             self._cut_off[name] = _here()
         row = self.row(name, kind, Outcome.CANCELLED, text, started_at=started)
-        self.write_soon(self.entry(steps=(row,)))
+        self.write_soon(self.entry(steps=(row,)), (row,))
 
     async def _cut_off_again(self, recorded: Recorded) -> None:
         """Wait to be cut off, as the first life was: by a timeout, a sibling, or a cancel().
