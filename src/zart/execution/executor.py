@@ -118,9 +118,9 @@ class HandlerRun:
                 output = await work
             finally:
                 run.unwound()
-            if run.branches.suspended is not None and run.stop is None:
+            if run.branches.suspended is not None and not run.stopped:
                 raise run.swallowed
-            if run.stop is not None:
+            if run.stopped:
                 return None
             if run.expired:
                 return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
@@ -156,7 +156,7 @@ class HandlerRun:
     # -- its ends -----------------------------------------------------------------------------
 
     async def _suspend(self, run: Run, failed: str | None) -> Entry | None:
-        if run.stop is not None:
+        if run.stopped:
             return None
         waits = run.branches.suspended
         if waits is None:
@@ -182,7 +182,7 @@ class HandlerRun:
         return run.entry(steps=tuple(run.park_rows), ending=park)
 
     async def _cancelled(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
-        if run.stop is not None:
+        if run.stopped:
             return None
         if run.expired:
             return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
@@ -191,7 +191,7 @@ class HandlerRun:
         return await self._raised(run, error, failed)
 
     async def _raised(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
-        if run.stop is not None or _only_suspensions(error):
+        if run.stopped or _only_suspensions(error):
             return await self._suspend(run, failed)
         if run.expired:
             return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
@@ -366,7 +366,7 @@ class StepRun:
 
     @property
     def stopping(self) -> bool:
-        return self._why is not None
+        return self._why is not None or self._ledger.loop_ends() > 0
 
     async def run(self) -> Entry | None:
         task, step = self._task, self._step

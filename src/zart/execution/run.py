@@ -62,6 +62,7 @@ class Run:
         self._root = _here()
         self.branches: Branches = Branches(self._root, self._came_to_rest)
         self.stop: Stop | None = None
+        self._loop_ends = ledger.loop_ends
         self.expired = False
         self.park_rows: list[StepRow] = []
         # What has ended left nothing to clear; the usual end is the shortest way to commit.
@@ -85,7 +86,13 @@ class Run:
             or self.expired
             or self.ended
             or self.branches.suspended is not None
+            or self._loop_ends() > 0
         )
+
+    @property
+    def stopped(self) -> bool:
+        """True when its worker has stopped it, or ends with its loop: another life goes on."""
+        return self.stop is not None or self._loop_ends() > 0
 
     @property
     def seed(self) -> int:

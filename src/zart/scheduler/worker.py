@@ -12,7 +12,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -76,6 +76,7 @@ class Worker:
         self._closed = False
         self._stopped = asyncio.Event()
         self._duties: list[asyncio.Task[None]] = []
+        self.loop_ends: Callable[[], int] = int
         self._ready = Bell()
         self._slot = Bell()
         self._woken = Bell()
@@ -131,6 +132,8 @@ class Worker:
             asyncio.create_task(self._keep_time(), name="zart-time"),
             asyncio.create_task(self._reconcile_on(), name="zart-reconcile"),
         ]
+        # `stop` cancels this one last: whatever runs has been told of its stop by then.
+        self.loop_ends = self._duties[-1].cancelling
         _log.info("worker %s started: %s", self.id, ", ".join(self._executor.names) or "no tasks")
 
     async def stop(self, *, timeout: Duration | None = None) -> None:
