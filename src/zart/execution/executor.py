@@ -178,6 +178,7 @@ class HandlerRun:
             self._task.attempt,
             min(due, default=None),
             min(pending) if pending and len(pending) == len(waits) else 0,
+            ready=any(w.ready() for w in waits),  # ended by what was still under way
         )
         return run.entry(steps=tuple(run.park_rows), ending=park)
 
@@ -227,7 +228,7 @@ class HandlerRun:
         if deadline is not None and due >= deadline:
             late = self._timeout_failure(failure)
             return self._settle(run, late, (attempt_row,), failing=False)
-        again = set(failed_steps(error)) | run.cut_off()
+        again = set(failed_steps(error)) | run.cut_offs.left
         # A distributed step counts its attempts by itself: a new life begins at the first again.
         erased = {name for name in again if run.history.kind_of(name) == "distributed"}
         return run.entry(

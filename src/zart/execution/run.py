@@ -7,18 +7,19 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 from zart.errors import SuspensionSwallowedError
 from zart.execution.attempts import Ended, attempts, recorded_value
 from zart.execution.branches import Branches, Suspension, Waiting
-from zart.execution.failure import is_own, read_failure, step_error, write_failure
+from zart.execution.cut_off import RECORD, CutOffs
+from zart.execution.failure import is_own, read_failure, step_error
 from zart.execution.history import History
 from zart.execution.outstanding import MOST, Outstanding
 from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
-from zart.models import Claim, ClaimedTask, Failure, Outcome, Recorded
+from zart.models import Claim, ClaimedTask, Outcome, Recorded
 from zart.scheduler.entries import Entry, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
@@ -33,9 +34,6 @@ IN_PLACE = 1.0
 
 UNWINDING = 30.0
 """Seconds that a suspended handler may take to unwind: its ``finally`` blocks may do real work."""
-
-_CUT_OFF = Failure("CancelledError", "cut off by the workflow's own code")
-"""The record of a step that was cancelled from outside, not by its own function."""
 
 _log = logging.getLogger("zart.execution")
 
@@ -71,7 +69,7 @@ class Run:
         self.along: list[StepRow] = []
         self._outstanding = Outstanding()
         self._refusals = 0
-        self._cut_off: dict[str, asyncio.Task[Any]] = {}
+        self.cut_offs = CutOffs(task.claim, self.history, self.clock, self._root)
         self.ended = False
         self._unwinding: asyncio.TimerHandle | None = None
         self.end_swallowed: Callable[[], Entry] | None = None
@@ -180,6 +178,10 @@ class Run:
         self.stop = self.stop or Stop.LOST
         raise Suspension
 
+    def write_behind(self, receipt: asyncio.Future[Receipt]) -> None:
+        """Let the next step, wait or the end wait for what is being written."""
+        self._outstanding.add(receipt)
+
     def write_soon(self, entry: Entry, outcomes: tuple[StepRow, ...] = ()) -> None:
         """Commit an entry without waiting; the next step, wait or the end waits for it.
 
@@ -231,16 +233,15 @@ class Run:
         kind: str = "step",
     ) -> Any:
         """A recorded step: what the history holds, or the outcome of running it now."""
-        self._cut_off = self._cut_off and self._still_cut_off()
+        if self.cut_offs.tasks:
+            self.cut_offs.dealt_with()
         recorded = self.history.find(name, kind)
         if recorded is not None and recorded.outcome is not None:
-            if recorded.outcome == Outcome.CANCELLED:
+            if recorded.outcome != Outcome.OK or self.history.cut_off:
                 await self._cut_off_again(recorded)
             return self.replay(recorded, shape, rules)
-        if self.stopping:
-            await self.refuse()
-        if not self.ledger.holds:
-            await self.ledger.hold()
+        if self.stopping or not self.ledger.holds:
+            await self._may_begin()
         ahead = self._outstanding.entries
         if ahead and (not rules.idempotent or len(ahead) >= MOST):
             await self.catch_up()
@@ -265,48 +266,59 @@ class Run:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
 
+    async def _may_begin(self) -> None:
+        """Return when a step may begin, which has effects; not where the handler is unwound."""
+        if self.stopping:
+            await self.refuse()
+        if not self.ledger.holds:
+            await self.ledger.hold()
+
+    @property
+    def cancels(self) -> bool:
+        """True when the present task is cancelled, and by the handler's own code."""
+        return not self.stopping and _here().cancelling() > 0
+
     def _record_cancelled(self, name: str, kind: str, started: int) -> None:
         """What the handler's own code has cancelled: a replay must take the same branch."""
-        if self.stopping or self.history.outcome_of(name) is not None:
+        if self.stopping:
+            return
+        ended = self.history.find(name, kind)
+        if ended is not None and ended.outcome is not None:
+            # Its commit is under way, or done.
+            if self.cancels:
+                self.record_cut_off(name, self._row_again(ended, started))
             return
         text = None
-        if _here().cancelling():
-            text = write_failure(_CUT_OFF)
-            self._cut_off[name] = _here()
+        if self.cancels:
+            text = RECORD
+            self.cut_offs.note(name)
         row = self.row(name, kind, Outcome.CANCELLED, text, started_at=started)
         self.write_soon(self.entry(steps=(row,)), (row,))
 
-    async def _cut_off_again(self, recorded: Recorded) -> None:
-        """Wait to be cut off, as the first life was: by a timeout, a sibling, or a cancel().
+    def record_cut_off(self, name: str, *rows: StepRow) -> None:
+        """Record that the handler was cut off at a step that has ended, or may have.
 
-        Its code takes the same branch then. Were the cancellation raised from here, nobody would
-        know it as theirs: ``asyncio.timeout`` would not make a TimeoutError of it.
+        ``rows`` go along: where nothing is known of their own commit, it is known of this one.
         """
-        if recorded.value is None:
-            return  # its function cancelled itself
+        rows = (*rows, self.cut_offs.row(name))
+        self.write_soon(self.entry(steps=rows), rows)
+
+    def _row_again(self, recorded: Recorded, started: int) -> StepRow:
+        claim, name, kind = self.claim, recorded.name, recorded.kind
+        outcome, value = recorded.outcome, recorded.value
+        key = (claim.execution_id, claim.run, name)
+        return (*key, kind, recorded.position, outcome, value, None, started)
+
+    async def _cut_off_again(self, recorded: Recorded) -> None:
+        name, cancelled = recorded.name, recorded.outcome == Outcome.CANCELLED
+        if name in self.history.cut_off or (cancelled and recorded.value == RECORD):
+            await self.cut_off_again(name)
+
+    async def cut_off_again(self, name: str) -> NoReturn:
+        """Wait to be cut off at a step, as the first life was."""
         if self.stopping:
             await self.refuse()
-        _log.debug("step %s of %s waits to be cut off again", recorded.name, self.claim)
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            self._cut_off[recorded.name] = _here()
-            raise
-
-    def cut_off(self) -> set[str]:
-        """The steps that were cut off by the failure that has left the handler.
-
-        They are no results of its next attempt: nothing need cut them off there, and it would wait
-        for that for ever. Those that the handler has dealt with stay cut off.
-        """
-        return set(self._cut_off)
-
-    def _still_cut_off(self) -> dict[str, asyncio.Task[Any]]:
-        """At a durable call: what was cut off in its task has been dealt with; all, in the root."""
-        here = _here()
-        if here is self._root:
-            return {}
-        return {name: task for name, task in self._cut_off.items() if task is not here}
+        await self.cut_offs.again(name)
 
     async def _attempt(
         self,
@@ -360,8 +372,11 @@ class Run:
         self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, rules: StepRules
     ) -> Any:
         """A step whose writes to the database and outcome are one commit."""
-        self._cut_off = self._cut_off and self._still_cut_off()
+        if self.cut_offs.tasks:
+            self.cut_offs.dealt_with()
         recorded = self.history.find(name, "transaction")
+        if name in self.history.cut_off:
+            await self.cut_off_again(name)
         if recorded is not None and recorded.outcome is not None:
             return self.replay(recorded, shape, rules)
         if self.stopping:
@@ -378,11 +393,31 @@ class Run:
             if ended.outcome != Outcome.OK:
                 row = self.row(name, "transaction", ended.outcome, ended.text, started_at=started)
                 await self.write(self.entry(steps=(row,), attempts=ended.attempts))
+        except asyncio.CancelledError:
+            self._record_cancelled_transaction(name, started)
+            raise
         finally:
             self.branches.leave()
         if ended.outcome == Outcome.OK:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
+
+    def _record_cancelled_transaction(self, name: str, started: int) -> None:
+        """The cut-off alone is recorded: whether it was committed, only the database can say.
+
+        If it was, its rows are there, and its outcome with them, once and for all: the cut-off
+        changes neither. The handler was cut off, so a replay is, too; but where the cancellation
+        leaves the handler and the run is tried again, it finds the outcome and what it has written.
+        If it was not, nothing is recorded of it, and that next attempt runs it.
+        """
+        if self.stopping:
+            return
+        if self.cancels:
+            self.record_cut_off(name)
+            return
+        # Its function cancelled itself, and was rolled back.
+        row = self.row(name, "transaction", Outcome.CANCELLED, None, started_at=started)
+        self.write_soon(self.entry(steps=(row,)), (row,))
 
     async def _transact(
         self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, started: int
@@ -416,7 +451,8 @@ class Run:
         """
         if self.stopping:
             await self.refuse()
-        self._cut_off = self._cut_off and self._still_cut_off()
+        if self.cut_offs.tasks:
+            self.cut_offs.dealt_with()
         if waiting.ready():
             if row is not None:
                 self.write_soon(self.entry(steps=(row,)))
