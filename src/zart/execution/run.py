@@ -79,13 +79,9 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        return (
-            self.stop is not None
-            or self.expired
-            or self.ended
-            or self.branches.suspended is not None
-            or self._loop_ends() > 0
-        )
+        if self.stop or self.expired or self.ended or self.branches.suspended is not None:
+            return True
+        return self._loop_ends() > 0
 
     @property
     def stopped(self) -> bool:
@@ -242,8 +238,9 @@ class Run:
             return self.replay(recorded, shape, rules)
         if self.stopping or not self.ledger.holds:
             await self._may_begin()
-        ahead = self._outstanding.entries
-        if ahead and (not rules.idempotent or len(ahead) >= MOST):
+        if self._outstanding.entries and (
+            not rules.idempotent or len(self._outstanding.entries) >= MOST
+        ):
             await self.catch_up()
         started = self.clock.now_at()
         self.branches.enter()
