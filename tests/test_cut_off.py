@@ -14,8 +14,9 @@ import pytest
 
 import zart
 from tests.databases import Database
+from zart.execution import cut_off
 from zart.scheduler.entries import Entry, Receipt
-from zart.testing.conformance.harness import working
+from zart.testing.conformance.harness import eventually, working
 from zart.testing.conformance.mortal import mortal, reached
 from zart.testing.conformance.rows import on_driver, run_sql
 
@@ -222,3 +223,35 @@ async def test_a_cut_off_is_compacted_with_its_iteration(database: Database) -> 
             await handle.result(timeout="10s")
         assert cut.cuts == 1
         assert [s.name for s in await scheduler.timeline(handle.id)] == ["loop"]
+
+
+async def test_a_replay_that_is_not_cut_off_again_says_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits in silence no longer than seconds: the log names the execution and the step."""
+    monkeypatch.setattr(cut_off, "PATIENCE", 0.05)
+    stuck = asyncio.Event()
+
+    @zart.durable("pays")
+    async def pays() -> None:
+        try:
+            async with asyncio.timeout(None) as cut.bound:
+                await cut.pay("step")
+        except TimeoutError:
+            await zart.context().step("fallback", lambda: "")
+            stuck.set()
+            await asyncio.Event().wait()
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        cut = Cut(scheduler, before=False)
+        await scheduler.schedule(pays, id="e")
+        async with mortal(scheduler, pays):
+            await reached(stuck)
+        async with working(scheduler, pays):
+            await eventually(lambda: _value("step 'pay' of execution 'e'" in caplog.text))
+            assert (await scheduler.get("e")).status == "running"
+
+
+async def _value(value: Any) -> Any:
+    return value

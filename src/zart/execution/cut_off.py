@@ -27,6 +27,9 @@ __all__ = ["RECORD", "CutOffs"]
 RECORD = write_failure(Failure("CancelledError", "cut off by the workflow's own code"))
 """What is recorded: it tells a cut-off from a step that was cancelled by its own function."""
 
+PATIENCE = 10.0
+"""Seconds that a replay waits to be cut off again before it says so."""
+
 _log = logging.getLogger("zart.execution")
 
 
@@ -77,13 +80,28 @@ class CutOffs:
     async def again(self, name: str) -> NoReturn:
         """Wait to be cut off at a step, as the first life was."""
         record = cut_off_at(name) if name in self._history.cut_off else name
-        _log.debug("step %s of %s waits to be cut off again", name, self._claim)
+        loop = asyncio.get_running_loop()
+        warning = loop.call_later(PATIENCE, self._warn, name)
         try:
-            await asyncio.get_running_loop().create_future()
+            await loop.create_future()
         except asyncio.CancelledError:
             self.note(record)
             raise
+        finally:
+            warning.cancel()
         raise AssertionError("nobody sets this future's result")
+
+    def _warn(self, name: str) -> None:
+        _log.warning(
+            "step %r of execution %r was cut off by the workflow's own code when it first ran, and"
+            " in this replay nothing has cut it off for %g s; the execution waits there and keeps"
+            " its slot. What cancels a step (asyncio.timeout, a failing sibling, a cancel()) must"
+            " do so again in a replay: bound the step with its own timeout=, and decide by recorded"
+            " results. `zart restart` begins the execution anew, `zart cancel` ends it",
+            name,
+            self._claim.execution_id,
+            PATIENCE,
+        )
 
 
 def _here() -> asyncio.Task[Any]:
