@@ -9,7 +9,10 @@ import pytest
 
 import zart
 from tests.databases import Database
+from zart.execution.branches import Branches, Waiting
 from zart.models import Claim, ClaimedTask
+from zart.scheduler.entries import Delivery, Entry, Receipt
+from zart.testing.conformance.harness import QUICK
 
 
 class SlowReading:
@@ -69,3 +72,77 @@ async def test_an_event_read_before_a_suspension_and_told_after_it_is_not_lost(
             await handle.offer_event("money", "paid")
             reading.delivered.set()
             assert await handle.result(timeout="20s") == "signed, paid"
+
+
+@pytest.mark.guarantee(16, 17)
+async def test_an_event_that_a_sibling_s_time_out_has_read_ends_the_wait_for_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the one branch reads again for its own sake is told to the others that wait in place."""
+    delivered, received = asyncio.Event(), asyncio.Event()
+
+    @zart.step
+    async def until_received() -> None:
+        await received.wait()
+
+    async def in_vain() -> str:
+        try:
+            return await zart.wait_for_event("legal", type=str, timeout="1ms")
+        except zart.EventTimedOutError:
+            return "in time"
+
+    async def paid() -> str:
+        try:
+            return await zart.wait_for_event("money", type=str)
+        finally:
+            received.set()
+
+    @zart.durable
+    async def approval() -> list[str]:
+        return list(await asyncio.gather(in_vain(), paid(), until_received()))[:2]
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        commit = scheduler.backend.commit
+        timing_out = asyncio.Event()
+
+        async def after_the_event(entries: Sequence[Entry]) -> list[Receipt]:
+            if any(entry.unless_woken is not None for entry in entries):
+                timing_out.set()
+                await delivered.wait()
+            return await commit(entries)
+
+        monkeypatch.setattr(scheduler.backend, "commit", after_the_event)
+        async with zart.Worker(scheduler, [approval], QUICK) as worker:
+            monkeypatch.setattr(worker, "_reconcile", _looks_never)
+            handle = await scheduler.schedule(approval, id="e")
+            await timing_out.wait()
+            # Past the scheduler: nothing rings here, as when another process delivers it.
+            await scheduler.backend.offer([Delivery("e", "money", '"paid"', "k")])
+            delivered.set()
+            assert await handle.result(timeout="10s") == ["in time", "paid"]
+
+
+@pytest.mark.guarantee(16, 17)
+async def test_a_run_is_not_suspended_at_a_wait_that_is_over() -> None:
+    """Whoever has ended it, and whether or not they have told."""
+    over: list[str] = []
+
+    async def handler() -> list[Waiting] | None:
+        root = asyncio.current_task()
+        assert root is not None
+        branches = Branches(root, lambda: None)
+        waiting = asyncio.create_task(branches.wait(Waiting("event", lambda: bool(over))))
+        branches.enter()
+        await asyncio.sleep(0)  # it waits in place, beside the work of this task
+        over.append("event")
+        branches.leave()
+        await waiting
+        return branches.suspended
+
+    async with asyncio.timeout(10):
+        assert await asyncio.create_task(handler()) is None
+
+
+async def _looks_never() -> None:
+    """Nothing is compared with the database."""

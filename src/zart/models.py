@@ -195,8 +195,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of an execution's timeline.
 
-    ``kind`` is one of step, transaction, distributed, sleep, event, child, loop, capture, patch
-    and failure; ``outcome`` is None while it has not ended; ``value`` is JSON text.
+    ``kind`` is one of step, transaction, distributed, sleep, event, child, loop, capture, patch,
+    failure and cut-off (the handler was cut off at the step of this name, which had ended all the
+    same); ``outcome`` is None while it has not ended; ``value`` is JSON text.
     """
 
     name: str

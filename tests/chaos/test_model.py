@@ -30,6 +30,7 @@ from tests.chaos.model_hosts import Faults, Host, cut_connections
 from tests.chaos.model_programs import EVENTS, Program, programs, tasks
 from tests.chaos.model_world import HOSTS, World
 from tests.databases import Database
+from zart.scheduler import strays
 from zart.scheduler import worker as worker_module
 
 which = st.integers(0, 5)
@@ -368,7 +369,7 @@ def play(database: Database, budget: Budget, monkeypatch: pytest.MonkeyPatch) ->
     """Run the machine until time is up."""
     # A claim whose answer was lost is given back after that; the paces of the user's default
     # settings would make every such example wait.
-    monkeypatch.setattr(worker_module, "STRAY", 1.0)
+    monkeypatch.setattr(strays, "STRAY", 1.0)
     monkeypatch.setattr(worker_module, "RECONCILE", 0.2)
     allowed = budget.seconds if budget.long else SHORT
     with asyncio.Runner() as runner:

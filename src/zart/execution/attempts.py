@@ -127,6 +127,8 @@ async def attempts(
             if isinstance(ended, Ended):
                 return ended
             error, expired = ended
+        if around.stopping:
+            raise asyncio.CancelledError from error  # it comes of being stopped, and is no outcome
         timed_out = expired and deadline is not None
         failure, final = _failure(around, name, rules, error, expired)
         last = Outcome.TIMED_OUT if expired else Outcome.FAILED

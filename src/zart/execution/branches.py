@@ -144,6 +144,11 @@ class Branches:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(functools.partial(self._settle, sure=True))
             return
+        # What has come may have been read for another branch's sake. The park would say that it
+        # was seen, and nothing would wake the run for it.
+        self.look()
+        if any(future.done() for future in self._waiting):
+            return
         self.suspended = [waiting for waiting, _ in self._waiting.values()]
         self._on_rest()
         if self._root in resting:

@@ -118,15 +118,15 @@ class HandlerRun:
                 output = await work
             finally:
                 run.unwound()
-            if run.branches.suspended is not None and run.stop is None:
+            if run.branches.suspended is not None and not run.stopped:
                 raise run.swallowed
-            if run.stop is not None:
+            if run.stopped:
                 return None
             if run.expired:
                 return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
             await run.catch_up()
         except Suspension:
-            return await self._suspend(run)
+            return await self._suspend(run, failed)
         except asyncio.CancelledError as error:
             return await self._cancelled(run, error, failed)
         except BaseException as error:
@@ -155,8 +155,8 @@ class HandlerRun:
 
     # -- its ends -----------------------------------------------------------------------------
 
-    async def _suspend(self, run: Run) -> Entry | None:
-        if run.stop is not None:
+    async def _suspend(self, run: Run, failed: str | None) -> Entry | None:
+        if run.stopped:
             return None
         waits = run.branches.suspended
         if waits is None:
@@ -166,6 +166,8 @@ class HandlerRun:
             await run.catch_up()
         except Suspension:
             return None
+        except Exception as error:
+            return await self._failed(run, error, failed)
         due = [w.due_at for w in waits if w.due_at is not None]
         deadline = self._deadline_at()
         if deadline is not None:
@@ -176,29 +178,34 @@ class HandlerRun:
             self._task.attempt,
             min(due, default=None),
             min(pending) if pending and len(pending) == len(waits) else 0,
+            ready=any(w.ready() for w in waits),  # ended by what was still under way
         )
         return run.entry(steps=tuple(run.park_rows), ending=park)
 
     async def _cancelled(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
-        if run.stop is not None:
+        if run.stopped:
             return None
         if run.expired:
             return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
         if run.branches.suspended is not None:
-            return await self._suspend(run)
+            return await self._suspend(run, failed)
         return await self._raised(run, error, failed)
 
     async def _raised(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
-        if run.stop is not None or _only_suspensions(error):
-            return await self._suspend(run)
+        if run.stopped or _only_suspensions(error):
+            return await self._suspend(run, failed)
         if run.expired:
             return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
         if run.branches.suspended is not None:
             swallowed = run.swallowed
             swallowed.__cause__ = error if error.args != swallowed.args else None
             error = swallowed
+        return await self._failed(run, error, failed)
+
+    async def _failed(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
+        """The end of a failed attempt: another one later, or the end of the run."""
         try:
-            await run.catch_up()
+            await run.catch_up_at_last()
         except Suspension:
             return None
         failure = failure_of(error, serializer=run.serializer)
@@ -221,7 +228,7 @@ class HandlerRun:
         if deadline is not None and due >= deadline:
             late = self._timeout_failure(failure)
             return self._settle(run, late, (attempt_row,), failing=False)
-        again = set(failed_steps(error)) | run.cut_off()
+        again = set(failed_steps(error)) | run.cut_offs.left
         # A distributed step counts its attempts by itself: a new life begins at the first again.
         erased = {name for name in again if run.history.kind_of(name) == "distributed"}
         return run.entry(
@@ -360,7 +367,7 @@ class StepRun:
 
     @property
     def stopping(self) -> bool:
-        return self._why is not None
+        return self._why is not None or self._ledger.loop_ends() > 0
 
     async def run(self) -> Entry | None:
         task, step = self._task, self._step

@@ -123,15 +123,8 @@ def distribute(
         text = encode_arguments(run, step, arguments)
         claim, task = run.claim, run.task
         row = run.row(name, "distributed", None, None)
-        run.has_steps = True
-        run.write_soon(
-            run.entry(
-                steps=(row,),
-                distributed=(
-                    (claim.execution_id, claim.run, name, task.queue, step.task_name, 0, text),
-                ),
-            )
-        )
+        new = (claim.execution_id, claim.run, name, task.queue, step.task_name, 0, text)
+        run.begin_elsewhere(row, distributed=(new,))
     return handle
 
 
@@ -164,9 +157,7 @@ def start_child(
             chosen_id=True,
             parent=(run.claim.execution_id, run.claim.run, name),
         )
-        row = run.row(name, "child", None, None)
-        run.has_steps = True
-        run.write_soon(run.entry(steps=(row,), children=(new,)))
+        run.begin_elsewhere(run.row(name, "child", None, None), children=(new,))
     return ChildHandle(run, name, child, run.serializer.shape(definition[2]))
 
 

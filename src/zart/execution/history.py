@@ -8,10 +8,18 @@ from contextvars import ContextVar
 from zart.errors import DivergenceError, DuplicateStepError
 from zart.models import ClaimedTask, Event, Outcome, Recorded, RecordedAttempt
 
-__all__ = ["History", "scope"]
+__all__ = ["CUT_OFF", "History", "cut_off_at", "scope"]
+
+CUT_OFF = "cut-off"
+"""The kind of the record that the handler was cut off at a step which has ended all the same."""
 
 scope: ContextVar[str] = ContextVar("zart_scope", default="")
 """What stands before the names of steps here: a loop's iteration, or ``on_failure/``."""
+
+
+def cut_off_at(name: str) -> str:
+    """The name of a step's cut-off: no name of a user's begins with a space."""
+    return f" {name}"
 
 
 class History:
@@ -24,6 +32,7 @@ class History:
         "_records",
         "_taken",
         "_used",
+        "cut_off",
         "position",
         "wake",
     )
@@ -37,8 +46,12 @@ class History:
         self._numbers: dict[str, int] = {}
         self.position = 0
         self.wake = task.wake_sequence
+        self.cut_off: set[str] = set()
+        """Names of the steps that the handler was cut off at although they may have ended."""
         if task.steps:
-            self._records = {r.name: r for r in task.steps}
+            self._records = {r.name: r for r in task.steps if r.kind != CUT_OFF}
+            if len(self._records) < len(task.steps):
+                self.cut_off = {r.name[1:] for r in task.steps if r.kind == CUT_OFF}
             self.position = max(r.position for r in task.steps)
         if task.attempts:
             self._attempts = {a.step: a for a in task.attempts}
@@ -47,7 +60,7 @@ class History:
         """Take in what has come since: outcomes of distributed steps and children, events."""
         for record in task.steps:
             known = self._records.get(record.name)
-            if known is None or known.outcome is None:
+            if (known is None or known.outcome is None) and record.kind != CUT_OFF:
                 self._records[record.name] = record
         self._mailbox = [event for event in task.events if event.sequence not in self._taken]
         self.wake = task.wake_sequence
@@ -93,7 +106,9 @@ class History:
         for name in names:
             self._records.pop(name, None)
             self._attempts.pop(name, None)
-        return names
+        cut_off = [name for name in self.cut_off if name.startswith(prefix)]
+        self.cut_off.difference_update(cut_off)
+        return names + [cut_off_at(name) for name in cut_off]
 
     @property
     def prefix(self) -> str:
@@ -171,6 +186,13 @@ class History:
                 self._taken.add(letter.sequence)
                 return self._mailbox.pop(index)
         return None
+
+    def put_back(self, letter: Event, name: str) -> None:
+        """The event that a wait had taken is in the mailbox again, in its old place."""
+        self._records.pop(name, None)
+        self._taken.discard(letter.sequence)
+        self._mailbox.append(letter)
+        self._mailbox.sort(key=lambda each: each.sequence)
 
     def has_mail(self, event: str) -> bool:
         """True when an event of this name lies in the mailbox."""

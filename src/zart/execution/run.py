@@ -7,17 +7,19 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 from zart.errors import SuspensionSwallowedError
 from zart.execution.attempts import Ended, attempts, recorded_value
 from zart.execution.branches import Branches, Suspension, Waiting
-from zart.execution.failure import is_own, read_failure, step_error, write_failure
+from zart.execution.cut_off import RECORD, CutOffs
+from zart.execution.failure import is_own, read_failure, step_error
 from zart.execution.history import History
+from zart.execution.outstanding import MOST, Outstanding
 from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
-from zart.models import Claim, ClaimedTask, Failure, Outcome, Recorded
+from zart.models import Claim, ClaimedTask, Outcome, Recorded
 from zart.scheduler.entries import Entry, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
@@ -32,9 +34,6 @@ IN_PLACE = 1.0
 
 UNWINDING = 30.0
 """Seconds that a suspended handler may take to unwind: its ``finally`` blocks may do real work."""
-
-_CUT_OFF = Failure("CancelledError", "cut off by the workflow's own code")
-"""The record of a step that was cancelled from outside, not by its own function."""
 
 _log = logging.getLogger("zart.execution")
 
@@ -61,15 +60,16 @@ class Run:
         self._root = _here()
         self.branches: Branches = Branches(self._root, self._came_to_rest)
         self.stop: Stop | None = None
+        self._loop_ends = ledger.loop_ends
         self.expired = False
         self.park_rows: list[StepRow] = []
         # What has ended left nothing to clear; the usual end is the shortest way to commit.
         self.has_steps = any(step.outcome is None for step in task.steps)
         self.data: Any = None
         self.along: list[StepRow] = []
-        self._outstanding: list[asyncio.Future[Receipt]] = []
+        self._outstanding = Outstanding()
         self._refusals = 0
-        self._cut_off: dict[str, asyncio.Task[Any]] = {}
+        self.cut_offs = CutOffs(task.claim, self.history, self.clock, self._root)
         self.ended = False
         self._unwinding: asyncio.TimerHandle | None = None
         self.end_swallowed: Callable[[], Entry] | None = None
@@ -79,12 +79,14 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        return (
-            self.stop is not None
-            or self.expired
-            or self.ended
-            or self.branches.suspended is not None
-        )
+        if self.stop or self.expired or self.ended or self.branches.suspended is not None:
+            return True
+        return self._loop_ends() > 0
+
+    @property
+    def stopped(self) -> bool:
+        """True when its worker has stopped it, or ends with its loop: another life goes on."""
+        return self.stop is not None or self._loop_ends() > 0
 
     @property
     def seed(self) -> int:
@@ -172,23 +174,49 @@ class Run:
         self.stop = self.stop or Stop.LOST
         raise Suspension
 
-    def write_soon(self, entry: Entry) -> None:
-        """Commit an entry without waiting; the next step, wait or the end waits for it."""
-        self._outstanding.append(self.ledger.commit(entry))
+    def write_behind(self, receipt: asyncio.Future[Receipt]) -> None:
+        """Let the next step, wait or the end wait for what is being written."""
+        self._outstanding.add(receipt)
+
+    def write_soon(self, entry: Entry, outcomes: tuple[StepRow, ...] = ()) -> None:
+        """Commit an entry without waiting; the next step, wait or the end waits for it.
+
+        ``outcomes`` are those of its rows that the handler goes on with meanwhile.
+        """
+        self._outstanding.add(self.ledger.commit(entry), outcomes)
+
+    def begin_elsewhere(self, row: StepRow, **parts: Any) -> None:
+        """Write what others may begin at once: a distributed step or a child.
+
+        It may come of outcomes that are not recorded yet, and two flushes overlap. So those go
+        along: were they lost in a crash, a replay could have other ones, and what has begun would
+        not fit them. That a row is written twice does no harm.
+        """
+        self.has_steps = True
+        self.write_soon(self.entry(steps=(*self._outstanding.outcomes, row), **parts))
 
     async def catch_up(self) -> None:
         """Wait until all that has been written is committed."""
-        while self._outstanding:
-            future = self._outstanding[0]
-            receipt = await asyncio.shield(future)
-            self._outstanding.remove(future) if future in self._outstanding else None
-            if receipt is Receipt.FENCED:
-                self.lose()
+        if not await self._outstanding.committed():
+            self.lose()
+
+    async def catch_up_at_last(self) -> None:
+        """The same for a run that has failed: what cannot be written will not be replayed."""
+        while self.behind:
+            try:
+                await self.catch_up()
+            except Exception as error:
+                _log.warning(
+                    "a step of execution %r could not be recorded: %s: %s",
+                    self.claim.execution_id,
+                    type(error).__name__,
+                    error,
+                )
 
     @property
     def behind(self) -> bool:
         """True while something that was written is not known to be committed."""
-        return bool(self._outstanding)
+        return bool(self._outstanding.entries)
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -201,17 +229,18 @@ class Run:
         kind: str = "step",
     ) -> Any:
         """A recorded step: what the history holds, or the outcome of running it now."""
-        self._cut_off = self._cut_off and self._still_cut_off()
+        if self.cut_offs.tasks:
+            self.cut_offs.dealt_with()
         recorded = self.history.find(name, kind)
         if recorded is not None and recorded.outcome is not None:
-            if recorded.outcome == Outcome.CANCELLED:
+            if recorded.outcome != Outcome.OK or self.history.cut_off:
                 await self._cut_off_again(recorded)
             return self.replay(recorded, shape, rules)
-        if self.stopping:
-            await self.refuse()
-        if not self.ledger.holds:
-            await self.ledger.hold()
-        if self._outstanding and not rules.idempotent:
+        if self.stopping or not self.ledger.holds:
+            await self._may_begin()
+        if self._outstanding.entries and (
+            not rules.idempotent or len(self._outstanding.entries) >= MOST
+        ):
             await self.catch_up()
         started = self.clock.now_at()
         self.branches.enter()
@@ -222,7 +251,7 @@ class Run:
             entry = Entry(self.claim, rows, ended.attempts)
             future = self.ledger.commit(entry)
             if rules.idempotent and ended.outcome == Outcome.OK:
-                self._outstanding.append(future)
+                self._outstanding.add(future, rows)
             elif await future is not Receipt.COMMITTED:
                 self.lose()
         except asyncio.CancelledError:
@@ -234,48 +263,59 @@ class Run:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
 
-    def _record_cancelled(self, name: str, kind: str, started: int) -> None:
-        """What the handler's own code has cancelled: a replay must take the same branch."""
-        if self.stopping or self.history.outcome_of(name) is not None:
-            return
-        text = None
-        if _here().cancelling():
-            text = write_failure(_CUT_OFF)
-            self._cut_off[name] = _here()
-        row = self.row(name, kind, Outcome.CANCELLED, text, started_at=started)
-        self.write_soon(self.entry(steps=(row,)))
-
-    async def _cut_off_again(self, recorded: Recorded) -> None:
-        """Wait to be cut off, as the first life was: by a timeout, a sibling, or a cancel().
-
-        Its code takes the same branch then. Were the cancellation raised from here, nobody would
-        know it as theirs: ``asyncio.timeout`` would not make a TimeoutError of it.
-        """
-        if recorded.value is None:
-            return  # its function cancelled itself
+    async def _may_begin(self) -> None:
+        """Return when a step may begin, which has effects; not where the handler is unwound."""
         if self.stopping:
             await self.refuse()
-        _log.debug("step %s of %s waits to be cut off again", recorded.name, self.claim)
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            self._cut_off[recorded.name] = _here()
-            raise
+        if not self.ledger.holds:
+            await self.ledger.hold()
 
-    def cut_off(self) -> set[str]:
-        """The steps that were cut off by the failure that has left the handler.
+    @property
+    def cancels(self) -> bool:
+        """True when the present task is cancelled, and by the handler's own code."""
+        return not self.stopping and _here().cancelling() > 0
 
-        They are no results of its next attempt: nothing need cut them off there, and it would wait
-        for that for ever. Those that the handler has dealt with stay cut off.
+    def _record_cancelled(self, name: str, kind: str, started: int) -> None:
+        """What the handler's own code has cancelled: a replay must take the same branch."""
+        if self.stopping:
+            return
+        ended = self.history.find(name, kind)
+        if ended is not None and ended.outcome is not None:
+            # Its commit is under way, or done.
+            if self.cancels:
+                self.record_cut_off(name, self._row_again(ended, started))
+            return
+        text = None
+        if self.cancels:
+            text = RECORD
+            self.cut_offs.note(name)
+        row = self.row(name, kind, Outcome.CANCELLED, text, started_at=started)
+        self.write_soon(self.entry(steps=(row,)), (row,))
+
+    def record_cut_off(self, name: str, *rows: StepRow) -> None:
+        """Record that the handler was cut off at a step that has ended, or may have.
+
+        ``rows`` go along: where nothing is known of their own commit, it is known of this one.
         """
-        return set(self._cut_off)
+        rows = (*rows, self.cut_offs.row(name))
+        self.write_soon(self.entry(steps=rows), rows)
 
-    def _still_cut_off(self) -> dict[str, asyncio.Task[Any]]:
-        """At a durable call: what was cut off in its task has been dealt with; all, in the root."""
-        here = _here()
-        if here is self._root:
-            return {}
-        return {name: task for name, task in self._cut_off.items() if task is not here}
+    def _row_again(self, recorded: Recorded, started: int) -> StepRow:
+        claim, name, kind = self.claim, recorded.name, recorded.kind
+        outcome, value = recorded.outcome, recorded.value
+        key = (claim.execution_id, claim.run, name)
+        return (*key, kind, recorded.position, outcome, value, None, started)
+
+    async def _cut_off_again(self, recorded: Recorded) -> None:
+        name, cancelled = recorded.name, recorded.outcome == Outcome.CANCELLED
+        if name in self.history.cut_off or (cancelled and recorded.value == RECORD):
+            await self.cut_off_again(name)
+
+    async def cut_off_again(self, name: str) -> NoReturn:
+        """Wait to be cut off at a step, as the first life was."""
+        if self.stopping:
+            await self.refuse()
+        await self.cut_offs.again(name)
 
     async def _attempt(
         self,
@@ -329,8 +369,11 @@ class Run:
         self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, rules: StepRules
     ) -> Any:
         """A step whose writes to the database and outcome are one commit."""
-        self._cut_off = self._cut_off and self._still_cut_off()
+        if self.cut_offs.tasks:
+            self.cut_offs.dealt_with()
         recorded = self.history.find(name, "transaction")
+        if name in self.history.cut_off:
+            await self.cut_off_again(name)
         if recorded is not None and recorded.outcome is not None:
             return self.replay(recorded, shape, rules)
         if self.stopping:
@@ -347,11 +390,31 @@ class Run:
             if ended.outcome != Outcome.OK:
                 row = self.row(name, "transaction", ended.outcome, ended.text, started_at=started)
                 await self.write(self.entry(steps=(row,), attempts=ended.attempts))
+        except asyncio.CancelledError:
+            self._record_cancelled_transaction(name, started)
+            raise
         finally:
             self.branches.leave()
         if ended.outcome == Outcome.OK:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
+
+    def _record_cancelled_transaction(self, name: str, started: int) -> None:
+        """The cut-off alone is recorded: whether it was committed, only the database can say.
+
+        If it was, its rows are there, and its outcome with them, once and for all: the cut-off
+        changes neither. The handler was cut off, so a replay is, too; but where the cancellation
+        leaves the handler and the run is tried again, it finds the outcome and what it has written.
+        If it was not, nothing is recorded of it, and that next attempt runs it.
+        """
+        if self.stopping:
+            return
+        if self.cancels:
+            self.record_cut_off(name)
+            return
+        # Its function cancelled itself, and was rolled back.
+        row = self.row(name, "transaction", Outcome.CANCELLED, None, started_at=started)
+        self.write_soon(self.entry(steps=(row,)), (row,))
 
     async def _transact(
         self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, started: int
@@ -394,7 +457,8 @@ class Run:
         """
         if self.stopping:
             await self.refuse()
-        self._cut_off = self._cut_off and self._still_cut_off()
+        if self.cut_offs.tasks:
+            self.cut_offs.dealt_with()
         if waiting.ready():
             if row is not None:
                 self.write_soon(self.entry(steps=(row,)))
@@ -463,9 +527,10 @@ class Run:
         return self.history.wake if self.branches.waits else None
 
     async def refresh(self) -> None:
-        """Read what has come since the history was read."""
+        """Read what has come since the history was read, for every branch that waits in place."""
         for fresh in await self.scheduler.backend.refresh([self.claim]):
             self.history.refresh(fresh)
+            self.branches.look()
             return
         self.lose()
 

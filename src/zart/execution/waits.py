@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from zart.errors import EventTimedOutError
 from zart.execution.branches import Waiting
 from zart.execution.run import Run
-from zart.models import Outcome, Recorded
-from zart.scheduler.entries import Receipt
+from zart.models import Event, Outcome, Recorded
+from zart.scheduler.entries import Receipt, StepRow
 
 __all__ = ["sleep_until", "wait_for_event"]
 
@@ -38,7 +39,7 @@ async def wait_for_event(
 ) -> Any:
     """Take the next event of a name, or the time-out: one of them is recorded."""
     shape = run.serializer.shape(declared)
-    recorded = run.history.find(name, "event")
+    recorded = await _recorded(run, name)
     row = None
     if recorded is None:
         if run.stopping:
@@ -81,6 +82,13 @@ async def wait_for_event(
         row = None
 
 
+async def _recorded(run: Run, name: str) -> Recorded | None:
+    recorded = run.history.find(name, "event")
+    if name in run.history.cut_off:
+        await run.cut_off_again(name)
+    return recorded
+
+
 def _outcome(recorded: Recorded, event: str, shape: Any) -> Any:
     if recorded.outcome == Outcome.TIMED_OUT:
         raise _timed_out(recorded.name, event)
@@ -91,8 +99,34 @@ async def _take(run: Run, name: str, event: str, shape: Any) -> Any:
     letter = run.history.take(event)
     assert letter is not None
     row = run.row(name, "event", Outcome.OK, letter.payload)
-    await run.write(run.entry(steps=(row,), taken=((letter.sequence, name),)))
+    taking = run.ledger.commit(run.entry(steps=(row,), taken=((letter.sequence, name),)))
+    try:
+        receipt = await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        if run.cancels:
+            # The handler learns of it when this is committed too: until then a crash would find
+            # the event taken.
+            undoing = _put_back(run, taking, run.cut_offs.row(name), name, letter)
+            undone = asyncio.create_task(undoing)
+            run.write_behind(undone)
+            await asyncio.shield(undone)
+        raise
+    if receipt is not Receipt.COMMITTED:
+        run.lose()
     return shape.decode(letter.payload)
+
+
+async def _put_back(
+    run: Run, taking: asyncio.Future[Receipt], row: StepRow, name: str, letter: Event
+) -> Receipt:
+    """Undo the taking of an event at which the handler was cut off: the next wait may have it."""
+    await asyncio.wait([taking])
+    entry = run.entry(steps=(row,), retried=(name,), taken=((letter.sequence, None),))
+    receipt = await run.ledger.commit(entry)
+    if receipt is Receipt.COMMITTED:
+        run.history.put_back(letter, name)
+        run.branches.look()
+    return receipt
 
 
 async def _time_out(run: Run, name: str, due_at: int) -> bool:
@@ -110,7 +144,12 @@ async def _time_out(run: Run, name: str, due_at: int) -> bool:
         None,
     )
     entry = run.entry(steps=(row,), unless_woken=run.history.wake)
-    receipt = await run.ledger.commit(entry)
+    try:
+        receipt = await run.ledger.commit(entry)
+    except asyncio.CancelledError:
+        if run.cancels:
+            run.record_cut_off(name)
+        raise
     if receipt is Receipt.FENCED:
         run.lose()
     if receipt is Receipt.WOKEN:

@@ -115,7 +115,8 @@ class Entry(msgspec.Struct, frozen=True):
     attempts: tuple[AttemptRow, ...] = ()
     distributed: tuple[DistributedRow, ...] = ()
     children: tuple[NewExecution, ...] = ()
-    taken: tuple[tuple[int, str], ...] = ()
+    taken: tuple[tuple[int, str | None], ...] = ()
+    """Events by sequence, and the waits that take them; None puts one back into the mailbox."""
     erased: tuple[str, ...] = ()
     """Steps that are dropped with all that belongs to them."""
     retried: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -40,6 +40,11 @@ class Ledger(Protocol):
     def holds(self) -> bool:
         """True while the worker's lease is known to hold."""
         ...
+
+    loop_ends: Callable[[], int]
+    """Gives more than 0 when the event loop is being torn down, as `asyncio.run` does when its main
+    function has ended: every task is cancelled then, before any of them runs again, and nobody has
+    stopped the worker. What handlers do from there on is not of their own accord."""
 
     async def hold(self) -> None:
         """Return once the worker's lease is known to hold: before that no effect may begin."""

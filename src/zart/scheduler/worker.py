@@ -12,7 +12,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +27,7 @@ from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park
 from zart.scheduler.journal import Journal
 from zart.scheduler.lease import Lease, LeaseTimes
 from zart.scheduler.running import GRACE, Executor, RunningTask, Stop
+from zart.scheduler.strays import Strays
 from zart.scheduler.suspects import Suspects
 from zart.scheduler.wakeup import DUE, READY, WOKEN, Bell
 
@@ -37,8 +38,6 @@ _log = logging.getLogger("zart.worker")
 CLAIM_BATCH = 128
 RECONCILE = 1.0
 """Seconds between looks at whether running tasks are still this worker's."""
-STRAY = 3.0
-"""Seconds after which a claim that no run here knows of is given back."""
 
 
 class Worker:
@@ -63,7 +62,9 @@ class Worker:
         self._journal: Journal[Entry, Receipt] = Journal(self._write)
         self._running: dict[Claim, tuple[RunningTask, asyncio.Task[None]]] = {}
         self._ending: set[Claim] = set()
-        self._strays: dict[Claim, float] = {}
+        self._lost: set[Claim] = set()
+        """Those of the running that are not this worker's any more, and have been told so."""
+        self._strays = Strays()
         self._suspects = Suspects(self.config.max_crashes)
         self._reserved = 0
         """Slots kept for executions that are being inserted as this worker's."""
@@ -76,6 +77,7 @@ class Worker:
         self._closed = False
         self._stopped = asyncio.Event()
         self._duties: list[asyncio.Task[None]] = []
+        self.loop_ends: Callable[[], int] = int
         self._ready = Bell()
         self._slot = Bell()
         self._woken = Bell()
@@ -131,6 +133,8 @@ class Worker:
             asyncio.create_task(self._keep_time(), name="zart-time"),
             asyncio.create_task(self._reconcile_on(), name="zart-reconcile"),
         ]
+        # `stop` cancels this one last: whatever runs has been told of its stop by then.
+        self.loop_ends = self._duties[-1].cancelling
         _log.info("worker %s started: %s", self.id, ", ".join(self._executor.names) or "no tasks")
 
     async def stop(self, *, timeout: Duration | None = None) -> None:
@@ -285,15 +289,22 @@ class Worker:
         if not names:
             return 0
         worker, began = self.id, time.monotonic()
+        if not self._reserved:
+            self._strays.all_answered()
         try:
             tasks = await self._backend.claim(worker, names, amount)
+            if worker != self.id:
+                return 0  # declared dead meanwhile; its claims are taken over as orphans
+            self._clear_at = began if len(tasks) < amount else -math.inf
+            await self._start_all(worker, tasks)
         except Exception as error:
             _log.error("claiming failed, trying again: %s: %s", type(error).__name__, error)
             await asyncio.sleep(1.0)
             return 0
-        if worker != self.id:
-            return 0  # declared dead meanwhile; its claims are taken over as orphans
-        self._clear_at = began if len(tasks) < amount else -math.inf
+        return len(tasks)
+
+    async def _start_all(self, worker: str, tasks: Sequence[ClaimedTask]) -> None:
+        """Start what has been claimed; what is left out of it is a stray, or an orphan."""
         admitted, put_off = self._suspects.admit(tasks)
         if put_off:
             # Before the one admitted begins: should it kill this process, they are not beside it.
@@ -301,13 +312,22 @@ class Worker:
             parks = [self.commit(Suspects.parked(task, now_at)) for task in put_off]
             await asyncio.gather(*parks, return_exceptions=True)
         for task in admitted:
-            self._start(task)
-        return len(tasks)
+            if worker == self.id and self._strays.wanted(task.claim):
+                self._start(task)
+            else:  # the answers took so long that they are given back, or will be taken over
+                self._suspects.ended(task.claim)
 
     def _start(self, claimed: ClaimedTask) -> None:
-        running = self._executor.start(claimed, self)
+        claim = claimed.claim
+        try:
+            running = self._executor.start(claimed, self)
+        except Exception:
+            # As a stray it is given back in a while, and tried again here or elsewhere.
+            _log.exception("execution %r could not be begun", claim.execution_id)
+            self._suspects.ended(claim)
+            return
         task = asyncio.create_task(self._run(running))
-        self._running[claimed.claim] = (running, task)
+        self._running[claim] = (running, task)
 
     # -- executions that begin as soon as they are scheduled ----------------------------------
 
@@ -335,10 +355,11 @@ class Worker:
         self._reserved -= 1
         assert new.claimed is not None
         worker, epoch = new.claimed
-        if worker != self.id or self._closed:
-            return  # declared dead, or gone: its claims are taken over as orphans
-        now_at = self._backend.clock.now_at()
         claim = Claim(new.id, 1, "", epoch)
+        if worker != self.id or self._closed or not self._strays.wanted(claim):
+            self._slot.ring()
+            return  # declared dead, gone, or so late that it was given back: it is others' now
+        now_at = self._backend.clock.now_at()
         self._start(
             ClaimedTask(claim, new.task, new.queue, new.input, new.seed, 1, 0, 0, now_at, now_at)
         )
@@ -371,6 +392,7 @@ class Worker:
     def _release(self, claim: Claim) -> None:
         self._running.pop(claim, None)
         self._ending.discard(claim)
+        self._lost.discard(claim)
         self._suspects.ended(claim)
         self._slot.ring()
 
@@ -510,16 +532,15 @@ class Worker:
 
     async def _give_back_strays(self, worker: str, strays: set[Claim]) -> None:
         """Claims that were committed while their answer was lost: no run of them is here."""
-        now = time.monotonic()
-        self._strays = {claim: self._strays.get(claim, now) for claim in strays}
-        again = [claim for claim, since in self._strays.items() if now - since >= STRAY]
-        if again:
+        if again := self._strays.to_give_back(strays):
             await self._backend.give_back(worker, again)
             self._ready.ring()
 
     def _stop_lost(self, claim: Claim) -> None:
         found = self._running.get(claim)
-        if found is not None and claim not in self._ending:
+        # Once: a handler that has been stopped may be at work in its `finally`.
+        if found is not None and claim not in self._ending and claim not in self._lost:
+            self._lost.add(claim)
             running, task = found
             running.stop(Stop.LOST)
             task.cancel()
