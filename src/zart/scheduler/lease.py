@@ -91,6 +91,8 @@ class Lease:
         self._clock_ahead: float | None = None
         self._seen_held: set[int] = set()
         self._back_since: float | None = None
+        self._holds = False
+        self._next_beat = 0.0
         self._next_watch = 0.0
         self._next_orphans = 0.0
         self._next_word = 0.0
@@ -202,10 +204,7 @@ class Lease:
             return await self._ask(line.session.hold(self._lock))
 
     async def _ask(self, asked: Awaitable[T]) -> T:
-        """What the session answers, soon enough that another one can still bring the next beat.
-
-        A taking-over is not asked this way: of many tasks it may rightly take longer.
-        """
+        """What the session answers, soon enough that another one can still bring the next beat."""
         async with asyncio.timeout(max(1.0, self._times.lease / 3)):
             return await asked
 
@@ -238,10 +237,10 @@ class Lease:
         self._back_since = time.monotonic() if self._registered else None
         self._seen_held.clear()
         self._suspects.clear()
-        holds = await self._hold(line)
-        await self._beat(line, holds, relocked=True)
+        self._holds = await self._hold(line)
+        await self._beat(line, self._holds, relocked=True)
         self._served = True
-        next_beat = time.monotonic() + self._times.beat
+        self._next_beat = time.monotonic() + self._times.beat
         while not self._stop.is_set():
             await self._pause(TICK)
             if self._stop.is_set():
@@ -249,12 +248,9 @@ class Lease:
             if line.session.broken:
                 return
             self._look_at_loop()
-            now = time.monotonic()
-            if now >= next_beat:
-                next_beat = now + self._times.beat
-                await self._beat(line, holds, relocked=False)
-            if now >= self._next_watch:
-                self._next_watch = now + WATCH
+            await self._beat_when_due(line)
+            if time.monotonic() >= self._next_watch:
+                self._next_watch = time.monotonic() + WATCH
                 await self._watch(line)
         if self._strikes_out:
             await self._ask(line.remove(self._name))
@@ -266,6 +262,11 @@ class Lease:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+    async def _beat_when_due(self, line: LeaseSession) -> None:
+        if (now := time.monotonic()) >= self._next_beat:
+            self._next_beat = now + self._times.beat
+            await self._beat(line, self._holds, relocked=False)
 
     async def _beat(self, line: LeaseSession, holds: bool, *, relocked: bool) -> None:
         sent = time.monotonic()
@@ -348,8 +349,8 @@ class Lease:
         if rows[0].now_at - started < self._times.lease * 1_000_000:
             return
         for row in rows:
-            await self._take_over(line, row.id, row.beat_at, "its lease has run out")
-            if row.session_lock is not None:
+            dead = await self._take_over(line, row.id, row.beat_at, "its lease has run out")
+            if dead and row.session_lock is not None:
                 await line.session.forget(row.session_lock)
 
     async def _take_over_unlocked(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
@@ -367,9 +368,9 @@ class Lease:
         started = await self._ask(line.session.server_started_at())
         for row in dead:
             if row.locked_at is not None and row.locked_at > started:
-                await self._take_over(line, row.id, row.beat_at, "its session is gone")
                 assert row.session_lock is not None
-                await line.session.forget(row.session_lock)
+                if await self._take_over(line, row.id, row.beat_at, "its session is gone"):
+                    await line.session.forget(row.session_lock)
 
     def _back_for(self, seconds: float) -> bool:
         """True on a worker's first session, and once a later one has lasted so long."""
@@ -383,21 +384,29 @@ class Lease:
         why: str,
         *,
         crashed: bool = True,
-    ) -> None:
+    ) -> bool:
+        """Take what can be had of a worker's tasks; False when it turns out to be alive."""
+        dead = False
+
         def still_dead(expires_at: int, now_at: int, last_beat_at: int) -> bool:
-            return expires_at < now_at or last_beat_at == beat_at
+            nonlocal dead
+            dead = expires_at < now_at or last_beat_at == beat_at
+            return dead
 
         noticed = time.monotonic()
         total = 0
-        # Batch by batch, so that the first are at work again while the rest is taken over.
-        while amount := await line.take_over(worker, still_dead, crashed=crashed):
+        # Batch by batch, so that the first are at work again while the rest is taken over, and
+        # that however many there are, this worker's own beat is not late.
+        while amount := await self._ask(line.take_over(worker, still_dead, crashed=crashed)):
             total += amount
             self._call(self._on_takeover)
+            await self._beat_when_due(line)
         if total:
             took = time.monotonic() - noticed
             _log.warning(
                 "worker %s is dead (%s): took over %d tasks in %.2f s", worker, why, total, took
             )
+        return dead
 
     # -- a loop that has no turn --------------------------------------------------------------
 
