@@ -56,6 +56,7 @@ from zart.scheduler.sql.transitions import claim as claiming
 from zart.scheduler.sql.transitions import commit as committing
 from zart.scheduler.sql.transitions import deliver, lease, schedule
 from zart.scheduler.sql.transitions.deliver import Answer
+from zart.testing.conformance.harness import eventually
 from zart.testing.conformance.rows import all_rows, on_driver, run_sql
 
 
@@ -439,6 +440,22 @@ async def test_a_takeover_before_the_end_of_a_users_transaction(race: Race) -> N
     assert (amount, receipt) == (1, Receipt.FENCED)
     assert await run_sql(race.holder, "SELECT * FROM ledger") == []
     assert await race.steps("e") == {}
+
+
+@pytest.mark.guarantee(10, 20)
+async def test_a_users_transaction_that_stands_still_is_ended(race: Race) -> None:
+    """Its process may be stopped for ever: what it has locked is taken over all the same."""
+    if not passes_locked_rows(race):
+        pytest.skip("the file stays locked as long as a process that stands still keeps it")
+    race.first.database.standstill = 1
+    claim = (await race.begin("e"))["e"]
+    with contextlib.suppress(Exception):  # what it says next, on a connection that is gone
+        async with race.first.database.own_transaction(1) as (tx, _):
+            assert await committing.commit(tx, [Entry(claim)]) == COMMITTED
+            assert await race.second.database.run(taking_over()) == 0
+            await eventually(lambda: race.second.database.run(taking_over()), seconds=20)
+    heir = (await race.claim("heir"))["e"]
+    assert heir.epoch > claim.epoch
 
 
 @pytest.mark.guarantee(10)

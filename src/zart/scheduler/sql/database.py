@@ -123,6 +123,9 @@ class Database(ABC):
     """Whether a look at an empty stretch of an index reads on through dead entries behind it."""
     poll_interval: float = 1.0
     """Seconds between an idle worker's looks, where hints do not come earlier."""
+    standstill: float = 60.0
+    """Seconds that a user's transaction may go without a statement: a process that stands still
+    keeps its rows locked no longer than that, where the database can see to it."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables

@@ -138,13 +138,16 @@ class MySQLDatabase(Database):
         self._readers = Pool(self._connect_committing, readers)
         # For users' transactions, which may take long: opened only where there are any. They begin
         # by a statement; without autocommit asyncmy takes no notice of a transaction's end.
-        self._shared = Pool(self._connect_committing, max(1, connections - readers))
+        self._shared = Pool(self._connect_to_share, max(1, connections - readers))
 
     async def _connect(self) -> Any:
         return await self._hosts.connect(autocommit=False)
 
     async def _connect_committing(self) -> Any:
         return await self._hosts.connect(autocommit=True)
+
+    async def _connect_to_share(self) -> Any:
+        return await self._hosts.connect(autocommit=True, standstill=self.standstill)
 
     async def _run_once(self, work: Work[T], attempt: int) -> T:
         async with self._writers.acquire() as connection:

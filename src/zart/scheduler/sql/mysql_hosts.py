@@ -25,12 +25,15 @@ _SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO',"
     " sql_notes = 0, innodb_lock_wait_timeout = 10",
 )
-# A process that stands still in the middle of a transaction of zart's own keeps no row from those
-# that take over. MySQL has no such limit but one for idle connections as a whole.
+# A process that stands still in the middle of a transaction keeps no row from those that take over.
+# MySQL has no such limit but one for idle connections as a whole.
 _IMPATIENT = (
     "SET SESSION sql_notes = 0"
-    " /*M!100301 , idle_transaction_timeout = 5 */ /*!80000 , wait_timeout = 20 */"
+    " /*M!100301 , idle_transaction_timeout = {limit:.0f} */"
+    " /*!80000 , wait_timeout = {idle:.0f} */"
 )
+_STANDSTILL = 5.0
+"""Seconds between two statements of a transaction of zart's own."""
 _ROLE = "SHOW VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on') AND Value = 'ON'"
 # A Galera node applies what others have committed a moment later. A worker that changes its node
 # would miss its own claims there: so each transaction first waits for all that was committed
@@ -61,17 +64,28 @@ class MySQLHosts:
         self._arguments = dict(arguments)
         self._arguments["client_flag"] = CLIENT.FOUND_ROWS | int(arguments.get("client_flag", 0))
 
-    async def connect(self, *, autocommit: bool) -> Any:
-        """A connection to the first that serves; raises the last one's error when none does."""
-        return await self._hosts.connect(lambda host: self._open(host, autocommit), _passes)
+    async def connect(self, *, autocommit: bool, standstill: float | None = None) -> Any:
+        """A connection to the first that serves; raises the last one's error when none does.
 
-    async def _open(self, host: Host, autocommit: bool) -> Any:
+        ``standstill`` is how many seconds a transaction may go without a statement; by default
+        what suits zart's own, and no limit where statements commit by themselves.
+        """
+        if standstill is None and not autocommit:
+            standstill = _STANDSTILL
+        return await self._hosts.connect(
+            lambda host: self._open(host, autocommit, standstill), _passes
+        )
+
+    async def _open(self, host: Host, autocommit: bool, standstill: float | None) -> Any:
         where = {"host": host[0], "port": host[1], "autocommit": autocommit}
         connection = await cast("Any", asyncmy).connect(**{**self._arguments, **where})
         try:
             lines.watch(connection._transport)
-            for setting in _SETTINGS if autocommit else (*_SETTINGS, _IMPATIENT):
+            for setting in _SETTINGS:
                 await _ask(connection, setting)
+            if standstill is not None:
+                idle = max(20.0, standstill)
+                await _ask(connection, _IMPATIENT.format(limit=standstill, idle=idle))
             roles = {name for name, _ in await _ask(connection, _ROLE)}
             if "wsrep_on" in roles:
                 for setting in _CAUSAL:
