@@ -19,6 +19,7 @@ from zart.scheduler.sql.transitions import commit as committing
 from zart.scheduler.sql.transitions import lease as leases
 from zart.testing.conformance.faults import SHORT_LEASE, claim_all, separable_worker
 from zart.testing.conformance.harness import eventually, guarantee, open_scheduler, working
+from zart.testing.conformance.rows import run_sql
 
 
 @guarantee(1, 9)
@@ -152,8 +153,45 @@ async def test_a_long_takeover_costs_no_lease_of_ones_own(monkeypatch: pytest.Mo
     assert line.beats > 10
 
 
+@guarantee(9, 10)
+async def test_a_clock_set_forward_just_before_a_worker_starts_kills_nobody(
+    database: Database,
+) -> None:
+    """To its first look every lease seems to have run out, until the next beat of each."""
+    times = zart.WorkerConfig(beat="1s", lease="3s", poll_interval="20ms")
+
+    @zart.durable("untimely")
+    async def untimely() -> None: ...
+
+    async with zart.connect(database.url) as scheduler, zart.connect(database.url) as other:
+        await scheduler.migrate()
+        async with working(scheduler, untimely, config=times) as living:
+            name = living.id
+            started = (await scheduler.workers())[0].beat_at
+            beaten = await eventually(
+                lambda: _beat_of(scheduler, name), is_true=lambda beat: beat > started
+            )
+            # As it looks after the clock has been set: the beat is an hour old.
+            hour = 3600 * 1_000_000
+            await run_sql(
+                scheduler,
+                f"UPDATE zart_workers SET beat_at = beat_at - {hour},"
+                f" expires_at = expires_at - {hour}",
+            )
+            async with working(other, untimely, config=times):
+                await eventually(
+                    lambda: _beat_of(scheduler, name), is_true=lambda beat: beat > beaten
+                )
+            assert living.id == name
+
+
 async def _entered(scheduler: zart.DurableScheduler) -> set[str]:
     return {row.id for row in await scheduler.workers()}
+
+
+async def _beat_of(scheduler: zart.DurableScheduler, worker: str) -> int:
+    """When a worker last beat; one that has been struck out never did."""
+    return next((row.beat_at for row in await scheduler.workers() if row.id == worker), 0)
 
 
 def _hear_late(worker: Any, heard: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:

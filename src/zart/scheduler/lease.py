@@ -11,7 +11,8 @@ longer than the lease does not look like death. These rules keep the living aliv
   its start mean nothing, and leases count only when it has been up for as long as one.
 - A database's clock that is set by more than a third of a lease is like a restart: leases count
   when one has passed since; and one that was set back does not put a death off for hours, since a
-  beat that is not renewed for a lease's time is none.
+  beat that is not renewed for a lease's time is none. A worker that has only just begun to look
+  cannot know: it gives the others time for one beat.
 - After a lost connection the server may be another one (a standby that was promoted), which never
   had the locks: on a session that is not the worker's first, a free lock means death only when it
   was seen held there, or when the others have had a beat's time to come back; leases, a lease's.
@@ -327,9 +328,11 @@ class Lease:
     def _silent(self, rows: list[WorkerRow]) -> list[WorkerRow]:
         """Those whose lease has run out: by the database's clock, or before this one's eyes.
 
-        A clock that was set back would put the end of a lease off for hours.
+        A clock that was set back would put the end of a lease off for hours. One that was set
+        forward just before this worker's first look shows at the next beat of each that lives.
         """
         now = time.monotonic()
+        beat = self._times.beat + WATCH
         seen, self._beats = self._beats, {}
         for row in rows:
             beat_at, since = seen.get(row.id, (None, now))
@@ -337,8 +340,8 @@ class Lease:
         return [
             row
             for row in rows
-            if row.expired
-            or now - self._beats[row.id][1] > (row.expires_at - row.beat_at) / 1_000_000
+            if now - self._beats[row.id][1]
+            > (beat if row.expired else (row.expires_at - row.beat_at) / 1_000_000)
         ]
 
     async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
