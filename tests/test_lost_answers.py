@@ -37,6 +37,7 @@ from zart.scheduler.entries import (
     StepRow,
 )
 from zart.scheduler.journal import Journal
+from zart.scheduler.sql.engine import _SqlLeaseSession
 from zart.scheduler.sql.transaction import Work
 from zart.scheduler.sql.transitions.deliver import Answer
 from zart.testing.conformance.rows import all_rows, on_driver, run_sql
@@ -232,6 +233,27 @@ async def test_a_lost_answer_cancels_and_restarts_once(race: Race, lost: Any) ->
     assert await race.second.restart("f", 2) == 2
     assert len(losses) == 1
     assert (await race.holder.get("f")).run == 2
+
+
+async def test_a_lost_answer_enters_a_worker_once(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start whose row is committed unseen goes on with it, under the same name."""
+    lost: list[str] = []
+    register = _SqlLeaseSession.register
+
+    async def losing(line: _SqlLeaseSession, id: str, *rest: Any) -> None:
+        await register(line, id, *rest)
+        if not lost:
+            lost.append(id)
+            raise ConnectionResetError("lost")
+
+    monkeypatch.setattr(_SqlLeaseSession, "register", losing)
+    worker = zart.Worker(race.holder, [])
+    await asyncio.wait_for(worker.start(), 10)
+    assert [row.id for row in await race.holder.workers()] == lost == [worker.id]
+    await worker.stop()
+    assert await race.holder.workers() == []
 
 
 @pytest.mark.guarantee(16)

@@ -45,7 +45,7 @@ async def register(
     lease: int,
 ) -> None:
     """Enter a worker. An answer that was lost leaves the row there: then it is renewed."""
-    if tx.attempt > 1 and await beat(tx, id, lease, lock, relocked=True):
+    if await beat(tx, id, lease, lock, relocked=True):
         return
     await tx.execute(
         "register_worker",
