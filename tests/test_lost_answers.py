@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import apsw
+import asyncmy
+import asyncpg
 import msgspec
 import pytest
 
@@ -219,6 +221,40 @@ async def test_a_lost_answer_transacts_once(race: Race, lost: Any) -> None:
     assert (recorded.value, len(calls)) == ('"call 1"', 1)
     assert await run_sql(race.holder, "SELECT * FROM ledger") == [(1,)]
     assert await race.steps("e") == {"step": "ok"}
+
+
+@pytest.mark.guarantee(20)
+@pytest.mark.parametrize("lost_line", [False, True], ids=("to be repeated", "line lost"))
+async def test_what_the_driver_says_in_a_users_transaction_is_tried_again(
+    race: Race, lost_line: bool
+) -> None:
+    """A transaction that the server has given up, or whose connection is gone, is run again."""
+    if race.database.kind == "sqlite" and lost_line:
+        pytest.skip("a file's connection has no line to lose")
+    await run_sql(race.holder, "CREATE TABLE ledger (amount integer)")
+    claim = (await race.begin("e"))["e"]
+    calls: list[int] = []
+    given_up = {
+        "sqlite": apsw.BusyError("busy"),
+        "postgres": asyncpg.SerializationError("could not serialize access"),
+        "mysql": asyncmy.errors.OperationalError(1213, "deadlock"),
+    }[race.database.kind]
+
+    async def work(connection: Any) -> StepRow:
+        calls.append(1)
+        await on_driver(connection, "INSERT INTO ledger (amount) VALUES (1)")
+        if len(calls) == 1:
+            if not lost_line:
+                raise given_up
+            if race.database.kind == "postgres":
+                await on_driver(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
+            else:
+                await on_driver(connection, "KILL CONNECTION_ID()")
+        return checkpoint(claim)
+
+    assert await race.second.transact(claim, "step", work) == (Receipt.COMMITTED, None)
+    assert len(calls) == 2
+    assert await run_sql(race.holder, "SELECT * FROM ledger") == [(1,)]
 
 
 @pytest.mark.guarantee(12, 23)

@@ -116,6 +116,9 @@ class Database(ABC):
     """A dialect with its connections."""
 
     wording: Wording
+    driver_errors: tuple[type[Exception], ...]
+    """What the driver raises itself, whoever uses its connection: all else that a user's function
+    lets out is its own."""
     hints: Hints | None = None
     keeps_dead_entries = True
     """Whether what was claimed stays in the index of ready rows for a while."""

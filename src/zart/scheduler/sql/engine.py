@@ -35,6 +35,14 @@ class _RecordedAlreadyError(Exception):
     """Rolls back a user's transaction whose step has an outcome: an earlier COMMIT went through."""
 
 
+class _RaisedByUserError(Exception):
+    """Carries what a user's function let out past those who would take it for the database's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class SqlEngine:
     """The `Scheduler` contract on a SQL database."""
 
@@ -150,7 +158,12 @@ class SqlEngine:
             if attempt > 1 and (recorded := await self._recorded(claim, name)):
                 return Receipt.COMMITTED, recorded
             async with self.database.own_transaction(attempt) as (tx, connection):
-                row = await work(connection)
+                try:
+                    row = await work(connection)
+                except self.database.driver_errors:
+                    raise  # maybe a deadlock, or a lost connection: it is run again
+                except Exception as error:
+                    raise _RaisedByUserError(error) from error
                 receipts = await committing.commit(tx, [Entry(claim)])
                 if receipts[0] is not Receipt.COMMITTED:
                     raise _FencedOutError
@@ -165,10 +178,13 @@ class SqlEngine:
             return await patiently(
                 once, self.database.transient, _nothing, PATIENCE, self.database.trouble
             )
+        except _RaisedByUserError as raised:
+            error = raised.error
         except _FencedOutError:
             return Receipt.FENCED, None
         except _RecordedAlreadyError:
             return Receipt.COMMITTED, await self._recorded(claim, name)
+        raise error
 
     async def _recorded(self, claim: Claim, name: str) -> Recorded | None:
         for task in await self.refresh([claim]):

@@ -112,6 +112,7 @@ class MySQLDatabase(Database):
     """One MySQL or MariaDB database."""
 
     wording = WORDING
+    driver_errors = (errors.MySQLError,)
     # InnoDB looks for the end of a stretch only at a row that lives.
     reads_past_ends = True
     # Nothing can be listened to: the pace of looking is the time from schedule to start.

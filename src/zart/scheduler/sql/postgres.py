@@ -86,6 +86,7 @@ class PostgresDatabase(Database):
     """One PostgreSQL database."""
 
     wording = WORDING
+    driver_errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
     poll_interval = 1.0
 
     def __init__(
