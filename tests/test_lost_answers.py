@@ -40,7 +40,7 @@ from zart.scheduler.entries import (
 )
 from zart.scheduler.journal import Journal
 from zart.scheduler.sql.engine import _SqlLeaseSession
-from zart.scheduler.sql.transaction import Work
+from zart.scheduler.sql.transaction import Transaction, Work
 from zart.scheduler.sql.transitions.deliver import Answer
 from zart.testing.conformance.rows import all_rows, on_driver, run_sql
 
@@ -333,6 +333,31 @@ async def test_a_lost_answer_of_a_time_out_is_not_undone_by_an_event(
             await asyncio.wait_for(interfered.wait(), 10)
             await scheduler.offer_event("e", "go")
             assert await handle.result(timeout="10s") == ["timed out"]
+
+
+async def test_an_outage_says_what_the_same_call_once_more_would_do(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience runs out after a COMMIT whose answer was lost: some calls are safe to repeat."""
+    await race.begin("e")
+    monkeypatch.setattr("zart.scheduler.sql.database.PATIENCE", 0.0)
+    database = race.second.database
+
+    async def unanswered(_: Transaction) -> None:
+        raise apsw.BusyError if race.database.kind == "sqlite" else ConnectionResetError
+
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "may deliver the event a second time": lambda: race.other.offer_event("e", "event"),
+        "may begin one more": lambda: race.second.restart("e", 2),
+        "with an id of your own the same call is safe": lambda: race.other.schedule("work"),
+        "not known: the same call is safe to repeat": lambda: race.other.cancel("e"),
+        "Nothing was to be written": lambda: database.read(unanswered, patience=0.0),
+    }
+    for told, call in calls.items():
+        with monkeypatch.context() as patch:
+            lose_answers(database, patch)
+            with pytest.raises(zart.DatabaseUnavailableError, match=told):
+                await call()
 
 
 async def test_an_outage_fails_a_batch_at_once() -> None:
