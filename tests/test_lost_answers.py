@@ -17,6 +17,7 @@ import zart
 from tests.databases import Database
 from tests.racing import (
     COMMITTED,
+    FAST,
     TABLES_OF_ONE,
     A,
     Race,
@@ -358,6 +359,31 @@ async def test_an_outage_says_what_the_same_call_once_more_would_do(
             lose_answers(database, patch)
             with pytest.raises(zart.DatabaseUnavailableError, match=told):
                 await call()
+
+
+async def test_an_end_is_told_though_nothing_can_be_listened_to(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hints are hints: who waits for a result gets it by a look, and the next one listens."""
+    claims = await race.begin("e", "f")
+    starts: list[str] = []
+
+    class Deaf:
+        async def start(self, _received: Callable[[str], None]) -> None:
+            starts.append("start")
+            raise OSError("no descriptors left")
+
+        def send(self, message: str) -> None: ...
+
+        async def close(self) -> None: ...
+
+    monkeypatch.setattr(race.other.wakeups, "_hints", Deaf())
+    for execution_id in ("e", "f"):
+        assert await race.first.commit([Entry(claims[execution_id], ending=FAST)]) == COMMITTED
+        assert await race.other.result(execution_id, timeout="5s") == "done"
+        assert race.other._results._task is not None
+        await race.other._results._task
+    assert len(starts) == 2
 
 
 async def test_an_outage_fails_a_batch_at_once() -> None:
