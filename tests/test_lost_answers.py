@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import apsw
+import asyncmy
+import asyncpg
 import msgspec
 import pytest
 
@@ -15,6 +17,7 @@ import zart
 from tests.databases import Database
 from tests.racing import (
     COMMITTED,
+    FAST,
     TABLES_OF_ONE,
     A,
     Race,
@@ -37,7 +40,8 @@ from zart.scheduler.entries import (
     StepRow,
 )
 from zart.scheduler.journal import Journal
-from zart.scheduler.sql.transaction import Work
+from zart.scheduler.sql.engine import _SqlLeaseSession
+from zart.scheduler.sql.transaction import Transaction, Work
 from zart.scheduler.sql.transitions.deliver import Answer
 from zart.testing.conformance.rows import all_rows, on_driver, run_sql
 
@@ -220,6 +224,40 @@ async def test_a_lost_answer_transacts_once(race: Race, lost: Any) -> None:
     assert await race.steps("e") == {"step": "ok"}
 
 
+@pytest.mark.guarantee(20)
+@pytest.mark.parametrize("lost_line", [False, True], ids=("to be repeated", "line lost"))
+async def test_what_the_driver_says_in_a_users_transaction_is_tried_again(
+    race: Race, lost_line: bool
+) -> None:
+    """A transaction that the server has given up, or whose connection is gone, is run again."""
+    if race.database.kind == "sqlite" and lost_line:
+        pytest.skip("a file's connection has no line to lose")
+    await run_sql(race.holder, "CREATE TABLE ledger (amount integer)")
+    claim = (await race.begin("e"))["e"]
+    calls: list[int] = []
+    given_up = {
+        "sqlite": apsw.BusyError("busy"),
+        "postgres": asyncpg.SerializationError("could not serialize access"),
+        "mysql": asyncmy.errors.OperationalError(1213, "deadlock"),
+    }[race.database.kind]
+
+    async def work(connection: Any) -> StepRow:
+        calls.append(1)
+        await on_driver(connection, "INSERT INTO ledger (amount) VALUES (1)")
+        if len(calls) == 1:
+            if not lost_line:
+                raise given_up
+            if race.database.kind == "postgres":
+                await on_driver(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
+            else:
+                await on_driver(connection, "KILL CONNECTION_ID()")
+        return checkpoint(claim)
+
+    assert await race.second.transact(claim, "step", work) == (Receipt.COMMITTED, None)
+    assert len(calls) == 2
+    assert await run_sql(race.holder, "SELECT * FROM ledger") == [(1,)]
+
+
 @pytest.mark.guarantee(12, 23)
 async def test_a_lost_answer_cancels_and_restarts_once(race: Race, lost: Any) -> None:
     """The retry of a cancel is no error; that of a restart begins no third run."""
@@ -232,6 +270,27 @@ async def test_a_lost_answer_cancels_and_restarts_once(race: Race, lost: Any) ->
     assert await race.second.restart("f", 2) == 2
     assert len(losses) == 1
     assert (await race.holder.get("f")).run == 2
+
+
+async def test_a_lost_answer_enters_a_worker_once(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start whose row is committed unseen goes on with it, under the same name."""
+    lost: list[str] = []
+    register = _SqlLeaseSession.register
+
+    async def losing(line: _SqlLeaseSession, id: str, *rest: Any) -> None:
+        await register(line, id, *rest)
+        if not lost:
+            lost.append(id)
+            raise ConnectionResetError("lost")
+
+    monkeypatch.setattr(_SqlLeaseSession, "register", losing)
+    worker = zart.Worker(race.holder, [])
+    await asyncio.wait_for(worker.start(), 10)
+    assert [row.id for row in await race.holder.workers()] == lost == [worker.id]
+    await worker.stop()
+    assert await race.holder.workers() == []
 
 
 @pytest.mark.guarantee(16)
@@ -275,6 +334,56 @@ async def test_a_lost_answer_of_a_time_out_is_not_undone_by_an_event(
             await asyncio.wait_for(interfered.wait(), 10)
             await scheduler.offer_event("e", "go")
             assert await handle.result(timeout="10s") == ["timed out"]
+
+
+async def test_an_outage_says_what_the_same_call_once_more_would_do(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience runs out after a COMMIT whose answer was lost: some calls are safe to repeat."""
+    await race.begin("e")
+    monkeypatch.setattr("zart.scheduler.sql.database.PATIENCE", 0.0)
+    database = race.second.database
+
+    async def unanswered(_: Transaction) -> None:
+        raise apsw.BusyError if race.database.kind == "sqlite" else ConnectionResetError
+
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "may deliver the event a second time": lambda: race.other.offer_event("e", "event"),
+        "may begin one more": lambda: race.second.restart("e", 2),
+        "with an id of your own the same call is safe": lambda: race.other.schedule("work"),
+        "not known: the same call is safe to repeat": lambda: race.other.cancel("e"),
+        "Nothing was to be written": lambda: database.read(unanswered, patience=0.0),
+    }
+    for told, call in calls.items():
+        with monkeypatch.context() as patch:
+            lose_answers(database, patch)
+            with pytest.raises(zart.DatabaseUnavailableError, match=told):
+                await call()
+
+
+async def test_an_end_is_told_though_nothing_can_be_listened_to(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hints are hints: who waits for a result gets it by a look, and the next one listens."""
+    claims = await race.begin("e", "f")
+    starts: list[str] = []
+
+    class Deaf:
+        async def start(self, _received: Callable[[str], None]) -> None:
+            starts.append("start")
+            raise OSError("no descriptors left")
+
+        def send(self, message: str) -> None: ...
+
+        async def close(self) -> None: ...
+
+    monkeypatch.setattr(race.other.wakeups, "_hints", Deaf())
+    for execution_id in ("e", "f"):
+        assert await race.first.commit([Entry(claims[execution_id], ending=FAST)]) == COMMITTED
+        assert await race.other.result(execution_id, timeout="5s") == "done"
+        assert race.other._results._task is not None
+        await race.other._results._task
+    assert len(starts) == 2
 
 
 async def test_an_outage_fails_a_batch_at_once() -> None:

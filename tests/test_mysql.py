@@ -15,7 +15,7 @@ from tests.databases import Database, mysql_arguments
 from zart.errors import ExecutionExistsError
 from zart.models import Claim
 from zart.scheduler.connect import MySQLScheduler
-from zart.scheduler.entries import Entry, NewExecution, Receipt
+from zart.scheduler.entries import Delivery, Entry, Finish, NewExecution, Park, Receipt
 from zart.scheduler.sql.engine import SqlEngine
 from zart.scheduler.sql.frontier import whole
 from zart.scheduler.sql.migrate import migrations
@@ -161,6 +161,45 @@ async def test_claims_read_the_index_in_its_order(mysql_database: Database) -> N
         assert "zart_tasks_ready" in plan
         assert "filesort" not in str(plan)
         assert after - before <= len(found) + 1
+
+
+async def test_no_write_waits_for_another_executions_lock(mysql_database: Database) -> None:
+    """However few rows there are: a batch reads, and locks, those of its keys alone."""
+
+    async def go_on_and_end(backend: SqlEngine, id: str) -> None:
+        claim = await claim_one(backend, id)
+        row = (id, 1, "wait", "event", 1, None, None, None, 1)
+        attempt = (id, 1, "step", 1, 1, "{}", 1, None, 1)
+        await backend.commit(
+            [Entry(claim, steps=(row,), attempts=(attempt,), erased=("old",), ending=Park(0, 1))]
+        )
+        await backend.offer([Delivery(id, "event", "null", "key")])
+        (task,) = await backend.claim("worker-1", NAMES, 10)
+        await backend.commit([Entry(task.claim, taken=((1, "wait"),))])
+        await backend.give_back("worker-1", [task.claim])
+        (task,) = await backend.claim("worker-1", NAMES, 10)
+        await backend.commit([Entry(task.claim, ending=Park(1, 1, 1))])
+        await backend.ready_due(10)
+        (task,) = await backend.claim("worker-1", NAMES, 10)
+        await backend.commit(
+            [Entry(task.claim, ending=Finish("completed", "1", None, 1, 0, 1, None))]
+        )
+
+    async with engine(mysql_database) as backend, connection(mysql_database) as other:
+        claim = await claim_one(backend, "b")
+        attempt = ("b", 1, "step", 1, 1, "{}", 1, None, 1)
+        step = ("b", 1, "step", "step", 1, "ok", "1", None, 1)
+        await backend.commit([Entry(claim, steps=(step,), attempts=(attempt,))])
+        await backend.offer([Delivery("b", "event", "null", "key")])
+        # Rows, and not what lies between them.
+        await query(other, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        await query(other, "BEGIN")
+        for table in ("tasks", "executions", "steps", "step_attempts", "events"):
+            assert len(await query(other, f"SELECT 1 FROM zart_{table} FOR UPDATE")) == 1
+        for before_and_after in ("a", "c"):
+            await asyncio.wait_for(go_on_and_end(backend, before_and_after), 5)
+            await backend.schedule([execution(f"{before_and_after}2")])
+            await asyncio.wait_for(backend.cancel(f"{before_and_after}2"), 5)
 
 
 async def test_the_fence_changes_the_row_and_holds_it(mysql_database: Database) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncmy
 import pytest
+from asyncmy import errors
 
 import zart
 from tests.databases import Database, mysql_arguments
 from tests.servers import MariadbServer
 from tests.servers.server import free_port
+from zart.scheduler.sql import mysql_hosts
 from zart.scheduler.sql.mysql_url import hosts
 
 pytestmark = pytest.mark.mysql
@@ -63,29 +65,86 @@ async def run(server: MariadbServer, *statements: str) -> None:
             await cursor.execute(statement)
 
 
-async def test_a_host_that_becomes_read_only_is_left_for_the_one_that_takes_writes(
-    pair: tuple[MariadbServer, MariadbServer],
-) -> None:
-    """A switch of primary and replica: the connections that are open move, too."""
+@pytest.fixture
+async def shop(pair: tuple[MariadbServer, MariadbServer]) -> AsyncIterator[str]:
+    """The URL of a database on the first server, the other one being its replica for now."""
+    one, other = pair
     for server in pair:
         await run(
             server,
+            "SET GLOBAL read_only = OFF",
             "CREATE DATABASE shop",
             "CREATE USER clerk@'%'",
             "GRANT ALL ON shop.* TO clerk@'%'",
         )
         async with zart.connect(f"{server.url}shop") as scheduler:
             await scheduler.migrate()
-    one, other = pair
     await run(other, "SET GLOBAL read_only = ON")
-    url = f"mysql://clerk@127.0.0.1:{other.port},127.0.0.1:{one.port}/shop"
-    async with zart.connect(url) as scheduler:
+    yield f"mysql://clerk@127.0.0.1:{other.port},127.0.0.1:{one.port}/shop"
+    for server in pair:
+        await run(server, "DROP DATABASE shop", "DROP USER clerk@'%'")
+
+
+async def switch_over(pair: tuple[MariadbServer, MariadbServer]) -> None:
+    """The replica becomes the primary; no connection ends."""
+    one, other = pair
+    await run(other, "SET GLOBAL read_only = OFF")
+    await run(one, "SET GLOBAL read_only = ON")
+
+
+async def test_a_host_that_becomes_read_only_is_left_for_the_one_that_takes_writes(
+    pair: tuple[MariadbServer, MariadbServer], shop: str
+) -> None:
+    """A switch of primary and replica: the connections that are open move, readers too."""
+    async with zart.connect(shop) as scheduler:
         await scheduler.schedule("work", id="before")
-        await run(other, "SET GLOBAL read_only = OFF")
-        await run(one, "SET GLOBAL read_only = ON")
+        assert [execution.id for execution in await scheduler.list()] == ["before"]
+        await switch_over(pair)
         await scheduler.schedule("work", id="after")
-    assert await ids(one) == ["before"]
-    assert await ids(other) == ["after"]
+        assert (await scheduler.get("after")).status == "pending"
+        assert [execution.id for execution in await scheduler.list()] == ["after"]
+    assert [await ids(server) for server in pair] == [["before"], ["after"]]
+
+
+async def test_what_the_heartbeat_meets_moves_the_others(
+    pair: tuple[MariadbServer, MariadbServer], shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle worker writes nothing but its beat, and its look for work only reads."""
+    monkeypatch.setattr(mysql_hosts, "LOOK", 3600.0)
+    async with zart.connect(shop) as scheduler, zart.connect(f"{pair[1].url}shop") as there:
+        await scheduler.schedule("work", id="before")
+        assert len(await scheduler.list()) == 1
+        with pytest.raises(errors.MySQLError, match="read-only"):
+            async with scheduler.backend.lease_session() as line:
+                await switch_over(pair)
+                await there.schedule("work", id="after")
+                assert [execution.id for execution in await scheduler.list()] == ["before"]
+                await line.beat("worker", 1, None, relocked=True)
+        assert [execution.id for execution in await scheduler.list()] == ["after"]
+
+
+async def test_a_process_that_only_reads_moves_too(
+    pair: tuple[MariadbServer, MariadbServer], shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that it says is refused: it asks now and then."""
+    monkeypatch.setattr(mysql_hosts, "LOOK", 0.0)
+    async with zart.connect(shop) as scheduler, zart.connect(f"{pair[1].url}shop") as there:
+        assert await scheduler.list() == []
+        await switch_over(pair)
+        await there.schedule("work", id="after")
+        assert [execution.id for execution in await scheduler.list()] == ["after"]
+
+
+async def test_a_connection_to_another_host_takes_the_rest_along(
+    pair: tuple[MariadbServer, MariadbServer], shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made where the primary is now, with nothing refused: the others move there, too."""
+    monkeypatch.setattr(mysql_hosts, "LOOK", 3600.0)
+    async with zart.connect(shop) as scheduler:
+        assert await scheduler.list() == []
+        await switch_over(pair)
+        await scheduler.schedule("work", id="after")  # the first that writes, on a new connection
+        assert [execution.id for execution in await scheduler.list()] == ["after"]
 
 
 async def ids(server: MariadbServer) -> list[str]:

@@ -56,6 +56,7 @@ from zart.scheduler.sql.transitions import claim as claiming
 from zart.scheduler.sql.transitions import commit as committing
 from zart.scheduler.sql.transitions import deliver, lease, schedule
 from zart.scheduler.sql.transitions.deliver import Answer
+from zart.testing.conformance.harness import eventually
 from zart.testing.conformance.rows import all_rows, on_driver, run_sql
 
 
@@ -376,6 +377,10 @@ def taking_over(worker: str = "ghost") -> Work[int]:
     return lambda tx: lease.take_over(tx, worker, lambda *_: True)
 
 
+def beating(worker: str = "ghost") -> Work[bool]:
+    return lambda tx: lease.beat(tx, worker, 60_000_000, None, relocked=False)
+
+
 @pytest.mark.guarantee(9, 10)
 @pytest.mark.parametrize("attempts", [False, True], ids=("plain", "with attempts"))
 async def test_a_takeover_before_a_checkpoint(race: Race, attempts: bool) -> None:
@@ -392,15 +397,27 @@ async def test_a_takeover_before_a_checkpoint(race: Race, attempts: bool) -> Non
     assert heir.epoch > claim.epoch + 1
 
 
+async def enter(race: Race, worker: str = "ghost") -> None:
+    """Enter a worker whose lease runs out at once."""
+    await race.first.database.run(lambda tx: lease.register(tx, worker, "host", 1, 1, None, 1))
+
+
+def passes_locked_rows(race: Race) -> bool:
+    """Whether a row that is locked can be passed by; SQLite locks the whole file."""
+    return "SKIP LOCKED" in race.first.database.wording.skip_locked
+
+
 @pytest.mark.guarantee(9, 10)
 async def test_a_checkpoint_before_a_takeover(race: Race) -> None:
-    """The takeover waits for the checkpoint, and the heir finds it in the history."""
+    """The takeover leaves the task for later, and the heir finds the checkpoint in the history."""
     claim = (await race.begin("e"))["e"]
     receipts, amount = await race.in_order(
         committing_(Entry(claim, steps=(checkpoint(claim),))),
         lambda e: e.database.run(taking_over()),
+        blocks=False,
     )
-    assert (receipts, amount) == (COMMITTED, 1)
+    assert receipts == COMMITTED
+    assert amount + await race.second.database.run(taking_over()) == 1
     tasks = await race.first.claim("heir", NAMES, 10)
     assert [(t.crashes, [s.name for s in t.steps]) for t in tasks] == [(1, ["step"])]
     assert tasks[0].claim.epoch > claim.epoch + 1
@@ -425,18 +442,33 @@ async def test_a_takeover_before_the_end_of_a_users_transaction(race: Race) -> N
     assert await race.steps("e") == {}
 
 
+@pytest.mark.guarantee(10, 20)
+async def test_a_users_transaction_that_stands_still_is_ended(race: Race) -> None:
+    """Its process may be stopped for ever: what it has locked is taken over all the same."""
+    if not passes_locked_rows(race):
+        pytest.skip("the file stays locked as long as a process that stands still keeps it")
+    race.first.database.standstill = 1
+    claim = (await race.begin("e"))["e"]
+    with contextlib.suppress(Exception):  # what it says next, on a connection that is gone
+        async with race.first.database.own_transaction(1) as (tx, _):
+            assert await committing.commit(tx, [Entry(claim)]) == COMMITTED
+            assert await race.second.database.run(taking_over()) == 0
+            await eventually(lambda: race.second.database.run(taking_over()), seconds=20)
+    heir = (await race.claim("heir"))["e"]
+    assert heir.epoch > claim.epoch
+
+
 @pytest.mark.guarantee(10)
 async def test_a_beat_before_a_takeover(race: Race) -> None:
     """A beat that comes while another worker is about to take over keeps the lease."""
-    await race.first.database.run(
-        lambda tx: lease.register(tx, "ghost", "host", 1, 1, None, -1_000_000)
-    )
+    await enter(race)
     await race.begin("e")
     alive, amount = await race.in_order(
-        lambda tx: lease.beat(tx, "ghost", 60_000_000, None, relocked=False),
+        beating(),
         lambda e: e.database.run(
             lambda tx: lease.take_over(tx, "ghost", lambda expires, now, _: expires < now)
         ),
+        blocks=False,
     )
     assert (alive, amount) == (True, 0)
     assert await race.claim("heir") == {}
@@ -445,27 +477,60 @@ async def test_a_beat_before_a_takeover(race: Race) -> None:
 @pytest.mark.guarantee(10)
 async def test_a_takeover_before_a_beat(race: Race) -> None:
     """The dead worker's beat hears that it has been declared dead."""
-    await race.first.database.run(
-        lambda tx: lease.register(tx, "ghost", "host", 1, 1, None, -1_000_000)
-    )
+    await enter(race)
     await race.begin("e")
     amount, alive = await race.in_order(
         taking_over(),
-        lambda e: e.database.run(
-            lambda tx: lease.beat(tx, "ghost", 60_000_000, None, relocked=False)
-        ),
+        lambda e: e.database.run(beating()),
     )
     assert (amount, alive) == (1, False)
+
+
+@pytest.mark.guarantee(9, 10)
+async def test_a_takeover_passes_by_a_task_that_stays_locked(race: Race) -> None:
+    """It takes the others, and the dead worker's name goes with the last of its tasks."""
+    await enter(race)
+    claims = await race.begin("locked", "free")
+
+    async def bury() -> tuple[int, int, bool]:
+        taken, again = [await race.second.database.run(taking_over()) for _ in range(2)]
+        return taken, again, await race.second.database.run(beating())
+
+    async with race.first.database.own_transaction(1) as (tx, _):
+        assert await committing.commit(tx, [Entry(claims["locked"])]) == COMMITTED
+        if passes_locked_rows(race):
+            # A beat must not bring back a worker that has lost some of its tasks.
+            assert await asyncio.wait_for(bury(), 20) == (1, 0, False)
+            assert [w.id for w in await race.second.workers()] == ["ghost"]
+    assert sum((await bury())[:2]) == (1 if passes_locked_rows(race) else 2)
+    assert await race.second.workers() == []
+    assert {t.crashes for t in await race.first.claim("heir", NAMES, 10)} == {1}
+
+
+@pytest.mark.guarantee(10)
+async def test_a_takeover_in_batches_is_not_ended_by_a_beat(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has lost the first of its tasks hears so, before the last is taken."""
+    monkeypatch.setattr(lease, "_BATCH", 2)
+    await enter(race)
+    await race.begin("a", "b", "c")
+    database = race.first.database
+    assert await database.run(taking_over()) == 2
+    assert not await database.run(beating())
+    assert [w.id for w in await race.first.workers()] == ["ghost"]
+    assert [await database.run(taking_over()) for _ in range(2)] == [1, 0]
+    assert await race.first.workers() == []
 
 
 @pytest.mark.guarantee(10)
 async def test_two_takeovers_at_once(race: Race) -> None:
     """A crash is counted once, however many workers see it."""
-    await race.first.database.run(
-        lambda tx: lease.register(tx, "ghost", "host", 1, 1, None, -1_000_000)
-    )
+    await enter(race)
     await race.begin("e")
-    amounts = await race.in_order(taking_over(), lambda e: e.database.run(taking_over()))
+    amounts = await race.in_order(
+        taking_over(), lambda e: e.database.run(taking_over()), blocks=False
+    )
     assert amounts == (1, 0)
     tasks = await race.first.claim("heir", NAMES, 10)
     assert [t.crashes for t in tasks] == [1]

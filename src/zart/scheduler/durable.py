@@ -387,7 +387,9 @@ class DurableScheduler:
 
         It lies in the execution's mailbox until a `wait_for_event` of this name takes it, in the
         order of delivery. ``type`` declares the payload's type where its class does not tell.
-        Raises `ExecutionNotFoundError`, `ExecutionFinishedError`, `PayloadError`.
+        Two calls deliver two events, also when the first one raised `DatabaseUnavailableError`
+        and was committed all the same. Raises `ExecutionNotFoundError`, `ExecutionFinishedError`,
+        `PayloadError`.
         """
         checked(execution_id, "an execution id")
         checked(name, "an event's name")

@@ -11,7 +11,8 @@ longer than the lease does not look like death. These rules keep the living aliv
   its start mean nothing, and leases count only when it has been up for as long as one.
 - A database's clock that is set by more than a third of a lease is like a restart: leases count
   when one has passed since; and one that was set back does not put a death off for hours, since a
-  beat that is not renewed for a lease's time is none.
+  beat that is not renewed for a lease's time is none. A worker that has only just begun to look
+  cannot know: it gives the others time for one beat.
 - After a lost connection the server may be another one (a standby that was promoted), which never
   had the locks: on a session that is not the worker's first, a free lock means death only when it
   was seen held there, or when the others have had a beat's time to come back; leases, a lease's.
@@ -97,6 +98,8 @@ class Lease:
         self._clock_ahead: float | None = None
         self._seen_held: set[int] = set()
         self._back_since: float | None = None
+        self._holds = False
+        self._next_beat = 0.0
         self._next_watch = 0.0
         self._next_orphans = 0.0
         self._next_word = 0.0
@@ -211,10 +214,7 @@ class Lease:
             return await self._ask(line.session.hold(self._lock))
 
     async def _ask(self, asked: Awaitable[T]) -> T:
-        """What the session answers, soon enough that another one can still bring the next beat.
-
-        A taking-over is not asked this way: of many tasks it may rightly take longer.
-        """
+        """What the session answers, soon enough that another one can still bring the next beat."""
         async with asyncio.timeout(max(1.0, self._times.lease / 3)):
             return await asked
 
@@ -245,15 +245,13 @@ class Lease:
         """Beat and watch on one session until it breaks or the worker stops."""
         assert self._stop is not None
         self._trust_nothing_seen(again=self._registered)
-        holds = await self._hold(line)
-        next_beat, refused_since = 0.0, 0.0
+        self._holds = await self._hold(line)
+        self._next_beat, refused_since = 0.0, 0.0
         self._next_watch = max(self._next_watch, time.monotonic() + TICK)
         while not self._stop.is_set():
             now = time.monotonic()
             try:
-                if now >= next_beat:
-                    await self._beat(line, holds, relocked=not self._served)
-                    self._served, next_beat = True, now + self._times.beat
+                await self._beat_when_due(line)
                 if now >= self._next_watch:
                     self._next_watch = now + WATCH
                     await self._watch(line)
@@ -261,7 +259,8 @@ class Lease:
             except Exception as error:
                 refused_since = refused_since or now
                 lasting = now - refused_since > self._times.beat
-                if lasting or not holds or not self._registered or _unanswered(error, line.session):
+                needed = self._holds and self._registered
+                if lasting or not needed or _unanswered(error, line.session):
                     raise
                 self._trust_nothing_seen(again=True)
                 self._tell_trouble(error, worth=now - refused_since > 0.5)
@@ -285,6 +284,11 @@ class Lease:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+    async def _beat_when_due(self, line: LeaseSession) -> None:
+        if (now := time.monotonic()) >= self._next_beat:
+            await self._beat(line, self._holds, relocked=not self._served)
+            self._served, self._next_beat = True, now + self._times.beat
 
     async def _beat(self, line: LeaseSession, holds: bool, *, relocked: bool) -> None:
         sent = time.monotonic()
@@ -352,9 +356,11 @@ class Lease:
     def _silent(self, rows: list[WorkerRow]) -> list[WorkerRow]:
         """Those whose lease has run out: by the database's clock, or before this one's eyes.
 
-        A clock that was set back would put the end of a lease off for hours.
+        A clock that was set back would put the end of a lease off for hours. One that was set
+        forward just before this worker's first look shows at the next beat of each that lives.
         """
         now = time.monotonic()
+        beat = self._times.beat + WATCH
         seen, self._beats = self._beats, {}
         for row in rows:
             beat_at, since = seen.get(row.id, (None, now))
@@ -362,8 +368,8 @@ class Lease:
         return [
             row
             for row in rows
-            if row.expired
-            or now - self._beats[row.id][1] > (row.expires_at - row.beat_at) / 1_000_000
+            if now - self._beats[row.id][1]
+            > (beat if row.expired else (row.expires_at - row.beat_at) / 1_000_000)
         ]
 
     async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
@@ -374,8 +380,8 @@ class Lease:
         if rows[0].now_at - started < self._times.lease * 1_000_000:
             return
         for row in rows:
-            await self._take_over(line, row.id, row.beat_at, "its lease has run out")
-            if row.session_lock is not None:
+            dead = await self._take_over(line, row.id, row.beat_at, "its lease has run out")
+            if dead and row.session_lock is not None:
                 await line.session.forget(row.session_lock)
 
     async def _take_over_unlocked(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
@@ -393,9 +399,9 @@ class Lease:
         started = await self._ask(line.session.server_started_at())
         for row in dead:
             if row.locked_at is not None and row.locked_at > started:
-                await self._take_over(line, row.id, row.beat_at, "its session is gone")
                 assert row.session_lock is not None
-                await line.session.forget(row.session_lock)
+                if await self._take_over(line, row.id, row.beat_at, "its session is gone"):
+                    await line.session.forget(row.session_lock)
 
     def _back_for(self, seconds: float) -> bool:
         """True on a worker's first session, and once a later one has lasted so long."""
@@ -409,21 +415,29 @@ class Lease:
         why: str,
         *,
         crashed: bool = True,
-    ) -> None:
+    ) -> bool:
+        """Take what can be had of a worker's tasks; False when it turns out to be alive."""
+        dead = False
+
         def still_dead(expires_at: int, now_at: int, last_beat_at: int) -> bool:
-            return expires_at < now_at or last_beat_at == beat_at
+            nonlocal dead
+            dead = expires_at < now_at or last_beat_at == beat_at
+            return dead
 
         noticed = time.monotonic()
         total = 0
-        # Batch by batch, so that the first are at work again while the rest is taken over.
-        while amount := await line.take_over(worker, still_dead, crashed=crashed):
+        # Batch by batch, so that the first are at work again while the rest is taken over, and
+        # that however many there are, this worker's own beat is not late.
+        while amount := await self._ask(line.take_over(worker, still_dead, crashed=crashed)):
             total += amount
             self._call(self._on_takeover)
+            await self._beat_when_due(line)
         if total:
             took = time.monotonic() - noticed
             _log.warning(
                 "worker %s is dead (%s): took over %d tasks in %.2f s", worker, why, total, took
             )
+        return dead
 
     # -- a loop that has no turn --------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +12,8 @@ from zart.scheduler.protocol import Scheduler
 from zart.scheduler.wakeup import FINISHED, Bell, WakeUps
 
 __all__ = ["Results"]
+
+_log = logging.getLogger("zart.results")
 
 Ending: TypeAlias = tuple[Any, ...]
 """status, output, failure"""
@@ -74,8 +77,8 @@ class Results:
                 future.set_result(ending)
 
     async def _look(self) -> None:
-        await self._wakeups.attach(self._hint, FINISHED)
         try:
+            await self._listen()
             interval = FIRST_LOOK
             while self._waiting:
                 rang = await self._bell.wait(interval)
@@ -92,6 +95,12 @@ class Results:
                     await asyncio.sleep(len(ids) * PAUSE)
         finally:
             self._wakeups.detach(self._hint)
+
+    async def _listen(self) -> None:
+        try:
+            await self._wakeups.attach(self._hint, FINISHED)
+        except Exception as error:  # whatever it is, the looks tell: nobody may wait for ever
+            _log.debug("no hints of ends, polling goes on: %s", error)
 
     async def _answer(self, ids: Sequence[str]) -> None:
         try:

@@ -74,7 +74,11 @@ class WakeUps:
             self._bells[kind].add(bell)
         if not self._listening and self._hints is not None:
             self._listening = True
-            await self._hints.start(self._received)
+            try:
+                await self._hints.start(self._received)
+            except BaseException:
+                self._listening = False
+                raise
 
     def detach(self, bell: Bell) -> None:
         """Stop ringing a bell."""

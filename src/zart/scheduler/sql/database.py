@@ -40,6 +40,8 @@ ANSWER_TIMEOUT = 30.0
 """Seconds that a server may take for one answer until its connection counts as lost."""
 POOL_TIMEOUT = 30.0
 """Seconds to wait for a free connection."""
+REPEATABLE = "the same call is safe to repeat"
+"""Said of a write that may have been committed unseen; a few calls have to say something else."""
 
 
 class LockTakenError(Exception):
@@ -116,6 +118,9 @@ class Database(ABC):
     """A dialect with its connections."""
 
     wording: Wording
+    driver_errors: tuple[type[Exception], ...]
+    """What the driver raises itself, whoever uses its connection: all else that a user's function
+    lets out is its own."""
     hints: Hints | None = None
     keeps_dead_entries = True
     """Whether what was claimed stays in the index of ready rows for a while."""
@@ -123,32 +128,42 @@ class Database(ABC):
     """Whether a look at an empty stretch of an index reads on through dead entries behind it."""
     poll_interval: float = 1.0
     """Seconds between an idle worker's looks, where hints do not come earlier."""
+    standstill: float = 60.0
+    """Seconds that a user's transaction may go without a statement: a process that stands still
+    keeps its rows locked no longer than that, where the database can see to it."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.statements = Statements(self.wording, tables)
         self.trouble = Trouble()
 
-    async def run(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
+    async def run(self, work: Work[T], *, repeating: str = REPEATABLE) -> T:
         """Run a transaction, again and again while its errors may pass.
 
-        ``patience`` bounds the time in seconds; None tries for ever. Raises
-        `DatabaseUnavailableError` when it runs out.
+        Raises `DatabaseUnavailableError` when patience runs out; ``repeating`` tells its reader
+        about the same call once more.
         """
         with self.telling():
-            return await patiently(self._run_once, self.transient, work, patience, self.trouble)
+            return await patiently(
+                self._run_once, self.transient, work, PATIENCE, self.trouble, repeating
+            )
 
-    async def run_alone(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
+    async def run_alone(self, work: Work[T], *, repeating: str = REPEATABLE) -> T:
         """Run work of one statement, which is a transaction by itself where that saves anything."""
         with self.telling():
             return await patiently(
-                self._run_alone_once, self.transient, work, patience, self.trouble
+                self._run_alone_once, self.transient, work, PATIENCE, self.trouble, repeating
             )
 
-    async def read(self, work: Work[T], *, patience: float | None = PATIENCE) -> T:
-        """Run a transaction that only reads; it may not wait for writers."""
+    async def read(self, work: Work[T], *, patience: float = PATIENCE) -> T:
+        """Run a transaction that only reads; it may not wait for writers.
+
+        ``patience`` bounds the time in seconds.
+        """
         with self.telling():
-            return await patiently(self._read_once, self.transient, work, patience, self.trouble)
+            return await patiently(
+                self._read_once, self.transient, work, patience, self.trouble, None
+            )
 
     @contextmanager
     def telling(self) -> Generator[None, None, None]:
@@ -209,12 +224,15 @@ async def patiently(
     once: Callable[[Work[T], int], Any],
     transient: Callable[[BaseException], bool],
     work: Work[T],
-    patience: float | None,
+    patience: float,
     trouble: Trouble,
+    repeating: str | None,
 ) -> T:
-    """Run ``once`` until it succeeds, its error is not transient, or patience runs out."""
+    """Run ``once`` until it succeeds, its error is not transient, or patience runs out.
+
+    ``repeating`` says what a caller has to know who calls again; None where nothing is written.
+    """
     began = time.monotonic()
-    deadline = None if patience is None else began + patience
     attempt = 1
     while True:
         try:
@@ -226,11 +244,12 @@ async def patiently(
                 raise
             delay = min(2.0, 0.01 * 2 ** min(attempt, 8)) * random.uniform(0.5, 1.0)
             trouble.met(error, began)
-            if deadline is not None and time.monotonic() + delay > deadline:
+            if time.monotonic() + delay > began + patience:
+                unsure = f"Whether the last try was committed is not known: {repeating}."
                 raise DatabaseUnavailableError(
                     f"the database did not answer within {patience:g} s and {attempt} tries;"
-                    f" the last error was {type(error).__name__}: {error}. Whether the last try"
-                    " was committed is not known: the same call with the same id is safe to repeat."
+                    f" the last error was {type(error).__name__}: {error}."
+                    f" {unsure if repeating else 'Nothing was to be written.'}"
                 ) from error
         else:
             if attempt > 1:

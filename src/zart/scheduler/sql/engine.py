@@ -16,7 +16,13 @@ from zart.scheduler.findings import Finding
 from zart.scheduler.protocol import LeaseSession
 from zart.scheduler.sql import doctor
 from zart.scheduler.sql import migrate as migration
-from zart.scheduler.sql.database import PATIENCE, Database, Session, patiently
+from zart.scheduler.sql.database import (
+    PATIENCE,
+    REPEATABLE,
+    Database,
+    Session,
+    patiently,
+)
 from zart.scheduler.sql.frontier import Frontier, Place, Stretch
 from zart.scheduler.sql.transaction import Transaction, Work
 from zart.scheduler.sql.transitions import claim as claiming
@@ -29,12 +35,25 @@ __all__ = ["SqlEngine"]
 T = TypeVar("T")
 
 
+_WITH_ID = "with an id of your own the same call is safe to repeat"
+_TWICE = "the same call may deliver the event a second time"
+_ANOTHER_RUN = "look at the execution's run first, the same call may begin one more"
+
+
 class _FencedOutError(Exception):
     """Rolls back a user's transaction whose claim is lost."""
 
 
 class _RecordedAlreadyError(Exception):
     """Rolls back a user's transaction whose step has an outcome: an earlier COMMIT went through."""
+
+
+class _RaisedByUserError(Exception):
+    """Carries what a user's function let out past those who would take it for the database's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class SqlEngine:
@@ -53,7 +72,9 @@ class SqlEngine:
 
     async def schedule(self, executions: Sequence[NewExecution]) -> builtins.list[bool]:
         try:
-            return await self.database.run(lambda tx: schedule.schedule(tx, executions))
+            return await self.database.run(
+                lambda tx: schedule.schedule(tx, executions), repeating=_WITH_ID
+            )
         except schedule.Conflict as conflict:
             raise _exists(conflict) from None
 
@@ -64,13 +85,16 @@ class SqlEngine:
         inserted: set[str] = set()
         if "schedule_at_once" in database.statements:
             inserted = await database.run_alone(
-                lambda tx: schedule.schedule_at_once(tx, executions)
+                lambda tx: schedule.schedule_at_once(tx, executions), repeating=_WITH_ID
             )
         rest = [e for e in executions if e.id not in inserted]
         if not rest:
             return [True] * len(executions)
         again = "schedule_at_once" in database.statements
-        found = iter(await database.run(lambda tx: schedule.schedule_each(tx, rest, again=again)))
+        each = await database.run(
+            lambda tx: schedule.schedule_each(tx, rest, again=again), repeating=_WITH_ID
+        )
+        found = iter(each)
         answers = [True if e.id in inserted else next(found) for e in executions]
         return [_exists(a) if isinstance(a, schedule.Conflict) else a for a in answers]
 
@@ -155,7 +179,12 @@ class SqlEngine:
             if attempt > 1 and (recorded := await self._recorded(claim, name)):
                 return Receipt.COMMITTED, recorded
             async with self.database.own_transaction(attempt) as (tx, connection):
-                row = await work(connection)
+                try:
+                    row = await work(connection)
+                except self.database.driver_errors:
+                    raise  # maybe a deadlock, or a lost connection: it is run again
+                except Exception as error:
+                    raise _RaisedByUserError(error) from error
                 receipts = await committing.commit(tx, [Entry(claim)])
                 if receipts[0] is not Receipt.COMMITTED:
                     raise _FencedOutError
@@ -168,12 +197,15 @@ class SqlEngine:
 
         try:
             return await patiently(
-                once, self.database.transient, _nothing, PATIENCE, self.database.trouble
+                once, self.database.transient, _nothing, PATIENCE, self.database.trouble, REPEATABLE
             )
+        except _RaisedByUserError as raised:
+            error = raised.error
         except _FencedOutError:
             return Receipt.FENCED, None
         except _RecordedAlreadyError:
             return Receipt.COMMITTED, await self._recorded(claim, name)
+        raise error
 
     async def _recorded(self, claim: Claim, name: str) -> Recorded | None:
         for task in await self.refresh([claim]):
@@ -207,12 +239,17 @@ class SqlEngine:
         database = self.database
         targets = {d.execution_id for d in deliveries}
         if "offer_at_once" not in database.statements or len(targets) < len(deliveries):
-            return await database.run(lambda tx: deliver.offer(tx, deliveries))
-        delivered = await database.run_alone(lambda tx: deliver.offer_at_once(tx, deliveries))
+            return await database.run(lambda tx: deliver.offer(tx, deliveries), repeating=_TWICE)
+        delivered = await database.run_alone(
+            lambda tx: deliver.offer_at_once(tx, deliveries), repeating=_TWICE
+        )
         rest = [d for d in deliveries if d.execution_id not in delivered]
         if not rest:
             return [deliver.Answer.DONE] * len(deliveries)
-        answers = iter(await database.run(lambda tx: deliver.offer(tx, rest, again=True)))
+        others = await database.run(
+            lambda tx: deliver.offer(tx, rest, again=True), repeating=_TWICE
+        )
+        answers = iter(others)
         return [
             deliver.Answer.DONE if d.execution_id in delivered else next(answers)
             for d in deliveries
@@ -224,7 +261,9 @@ class SqlEngine:
     async def restart(self, execution_id: str, seed: int) -> int | deliver.Answer:
         found = await self.get([execution_id])
         run = found[0].run if found else None
-        return await self.database.run(lambda tx: deliver.restart(tx, execution_id, seed, run))
+        return await self.database.run(
+            lambda tx: deliver.restart(tx, execution_id, seed, run), repeating=_ANOTHER_RUN
+        )
 
     async def get(self, ids: Sequence[str]) -> list[Execution]:
         return await self.database.read(lambda tx: read.get(tx, ids))

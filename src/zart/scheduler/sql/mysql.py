@@ -112,6 +112,7 @@ class MySQLDatabase(Database):
     """One MySQL or MariaDB database."""
 
     wording = WORDING
+    driver_errors = (errors.MySQLError,)
     # InnoDB looks for the end of a stretch only at a row that lives.
     reads_past_ends = True
     # Nothing can be listened to: the pace of looking is the time from schedule to start.
@@ -134,17 +135,20 @@ class MySQLDatabase(Database):
         self._answer_timeout = answer_timeout
         self._hosts = MySQLHosts(hosts(url), self._arguments)
         readers = max(1, connections // 4)
-        self._writers = Pool(self._connect, max(1, connections - readers))
-        self._readers = Pool(self._connect_committing, readers)
+        self._writers = Pool(self._hosts, self._connect, max(1, connections - readers))
+        self._readers = Pool(self._hosts, self._connect_committing, readers)
         # For users' transactions, which may take long: opened only where there are any. They begin
         # by a statement; without autocommit asyncmy takes no notice of a transaction's end.
-        self._shared = Pool(self._connect_committing, max(1, connections - readers))
+        self._shared = Pool(self._hosts, self._connect_to_share, max(1, connections - readers))
 
     async def _connect(self) -> Any:
         return await self._hosts.connect(autocommit=False)
 
     async def _connect_committing(self) -> Any:
         return await self._hosts.connect(autocommit=True)
+
+    async def _connect_to_share(self) -> Any:
+        return await self._hosts.connect(autocommit=True, standstill=self.standstill)
 
     async def _run_once(self, work: Work[T], attempt: int) -> T:
         async with self._writers.acquire() as connection:
@@ -153,12 +157,8 @@ class MySQLDatabase(Database):
 
     async def _read_once(self, work: Work[T], attempt: int) -> T:
         async with self._readers.acquire() as connection, asyncio.timeout(self._answer_timeout):
-            try:
-                return await work(_MySQLTransaction(connection, self.statements, attempt))
-            except errors.MySQLError as error:
-                if refuses_to_serve(error):
-                    connection.close()
-                raise
+            await self._hosts.look(connection)
+            return await work(_MySQLTransaction(connection, self.statements, attempt))
 
     def lacks_tables(self, error: BaseException) -> bool:
         # unknown table, unknown column
@@ -173,10 +173,11 @@ class MySQLDatabase(Database):
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session, None]:
-        async with closing_session(
-            _MySQLSession(await self._connect(), self.statements, self._answer_timeout)
-        ) as session:
-            yield session
+        connection = await self._connect()
+        session = _MySQLSession(connection, self.statements, self._answer_timeout)
+        async with closing_session(session):
+            with self._hosts.leaving(connection):
+                yield session
 
     async def exclusively(self, job: Callable[[Ddl], Awaitable[T]]) -> T:
         connection = await self._connect_committing()

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from zart.scheduler.sql.database import POOL_TIMEOUT, PoolExhaustedError
+from zart.scheduler.sql.mysql_hosts import MySQLHosts
 
 __all__ = ["Pool", "lost"]
 
@@ -23,10 +24,11 @@ class Pool:
 
     A connection whose block was cancelled may have half an answer on its stream, and one that
     the server has killed has none: both are closed instead of being used again, and the idle ones
-    with them, for they led to the same server.
+    with them, for they led to the same server. So is one whose server others have left.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], size: int) -> None:
+    def __init__(self, hosts: MySQLHosts, connect: Callable[[], Awaitable[Any]], size: int) -> None:
+        self._hosts = hosts
         self._connect = connect
         self._size = size
         self._free = asyncio.Semaphore(size)
@@ -46,7 +48,8 @@ class Pool:
             connection = await self._take()
             self._used.add(connection)
             try:
-                yield connection
+                with self._hosts.leaving(connection):
+                    yield connection
             except Exception:
                 self._put_back(connection)
                 raise
@@ -64,7 +67,7 @@ class Pool:
             raise RuntimeError("the scheduler is closed")
         while self._idle:
             connection = self._idle.pop()
-            if not lost(connection):
+            if not lost(connection) and self._hosts.serves(connection):
                 return connection
             connection.close()
         return await self._connect()
@@ -78,6 +81,8 @@ class Pool:
             idle, self._idle = self._idle, []
             for other in idle:
                 other.close()
+        elif not self._hosts.serves(connection):
+            connection.close()
         else:
             self._idle.append(connection)
 

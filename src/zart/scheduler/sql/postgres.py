@@ -86,6 +86,7 @@ class PostgresDatabase(Database):
     """One PostgreSQL database."""
 
     wording = WORDING
+    driver_errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
     poll_interval = 1.0
 
     def __init__(
@@ -227,9 +228,12 @@ class PostgresDatabase(Database):
         async with self._acquired() as connection:
             # What the session is set to for our own statements is not for the user's.
             level = self.server.isolation.replace(" ", "_")
+            limit = f"{self.standstill * 1000:.0f}"
+            local = f"SET LOCAL idle_in_transaction_session_timeout = {limit}"
+            if self.server.settings:
+                local = f"{local}; {_USUAL_PLANNER}"
             async with connection.transaction(isolation=level):
-                if self.server.settings:
-                    await connection.execute(_USUAL_PLANNER)
+                await connection.execute(local)
                 yield _PostgresTransaction(connection, self.statements, attempt), connection
 
     def borrowed(self, connection: Any) -> _PostgresTransaction:

@@ -70,6 +70,7 @@ class SqliteDatabase(Database):
     """One file, shared by the processes of one machine."""
 
     wording = WORDING
+    driver_errors = (apsw.Error,)
     keeps_dead_entries = False
     poll_interval = 1.0
 

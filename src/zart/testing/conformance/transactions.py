@@ -172,6 +172,34 @@ class TestTransactions:
             assert await handle.result(timeout="10s") == "no account"
             assert await ledger(scheduler) == []
 
+    @guarantee(4, 20)
+    @pytest.mark.parametrize("error", [FileNotFoundError, TimeoutError, ConnectionResetError])
+    async def test_an_error_that_looks_like_a_lost_database_is_the_functions_own(
+        self, backend: Backend, error: type[Exception]
+    ) -> None:
+        """Not the driver's, so the function is not run again, and the error keeps its type."""
+        tries: list[int] = []
+
+        async def looks_like_it(connection: Any) -> None:
+            tries.append(1)
+            await note(connection, 1)
+            raise error("the function's own")
+
+        @zart.durable("own-error")
+        async def workflow() -> str:
+            with pytest.raises(error, match="the function's own"):
+                await zart.transaction("expected", looks_like_it, raises=(error,))
+            with pytest.raises(zart.StepFailedError) as failed:
+                await zart.transaction("unexpected", looks_like_it)
+            return failed.value.error_type
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            await make_ledger(scheduler)
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result(timeout="10s") == error.__name__
+            assert await ledger(scheduler) == []
+            assert len(tries) == 2
+
     @guarantee(2, 20)
     async def test_an_unrecordable_result_rolls_back(self, backend: Backend) -> None:
         """A value that cannot be encoded undoes the transaction; the error names the step."""

@@ -2,9 +2,11 @@
 --
 -- A batch is a JSON_TABLE, which has no statistics: STRAIGHT_JOIN says that it comes first, so that
 -- rows are found by their keys and locked in the batch's order. An update or delete by a batch is a
--- join. Assignments run from left to right and see what those before them have set: a column that
--- others depend on is assigned last. VALUES() is deprecated on MySQL and the row alias of its
--- upsert is unknown to MariaDB; columns of the INSERT's SELECT serve both.
+-- join, which locks what it reads: of a small table the server would read every row, and wait for
+-- each that somebody else has locked, so FORCE INDEX says to read by the key. Assignments run from
+-- left to right and see what those before them have set: a column that others depend on is assigned
+-- last. VALUES() is deprecated on MySQL and the row alias of its upsert is unknown to MariaDB;
+-- columns of the INSERT's SELECT serve both.
 
 -- name: insert_executions
 -- An id that is there already is an error, which `execute` counts as no row: the count of an upsert
@@ -33,7 +35,7 @@ ON DUPLICATE KEY UPDATE {tasks}.epoch = {tasks}.epoch;
 
 -- name: claim_tasks
 UPDATE {rows entries: execution_id text, run int, step text} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.worker = :worker, t.epoch = t.epoch + :stride, t.ready_at = NULL, t.due_at = NULL,
     t.started_at = coalesce(t.started_at, {now});
 
@@ -63,12 +65,19 @@ WHERE queue = :queue AND ready_task = :task AND priority = :low AND ready_at >= 
 ORDER BY priority, ready_at
 LIMIT :amount {skip_locked};
 
+-- name: lock_executions
+SELECT t.execution_id, t.run, t.wake_seq
+FROM {rows entries: execution_id text} AS r
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.step = ''
+ORDER BY t.execution_id, t.run
+{for_update};
+
 -- name: touch_tasks
 -- The lock of the fence, run before `fence` itself. It really changes the row: Galera replicates
 -- changes and not locks, so this is what a claim on another node collides with. A lost claim
 -- changes nothing: its epoch is past, and will be.
 UPDATE {rows entries: execution_id text, run int, step text, epoch int} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.touched = t.touched + 1
 WHERE t.epoch = r.epoch;
 
@@ -97,69 +106,69 @@ ON DUPLICATE KEY UPDATE {step_attempts}.attempt = {step_attempts}.attempt;
 
 -- name: take_events
 UPDATE {rows entries: execution_id text, sequence int, taken_by text} AS r
-STRAIGHT_JOIN {events} v ON v.execution_id = r.execution_id AND v.sequence = r.sequence
+STRAIGHT_JOIN {events} v FORCE INDEX (PRIMARY) ON v.execution_id = r.execution_id AND v.sequence = r.sequence
 SET v.taken_by = r.taken_by;
 
 -- name: erase_steps
 DELETE s FROM {rows entries: execution_id text, run int, name text} AS r
-STRAIGHT_JOIN {steps} AS s ON s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.name;
+STRAIGHT_JOIN {steps} AS s FORCE INDEX (PRIMARY) ON s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.name;
 
 -- name: erase_attempts
 DELETE a FROM {rows entries: execution_id text, run int, name text} AS r
-STRAIGHT_JOIN {step_attempts} AS a ON a.execution_id = r.execution_id AND a.run = r.run AND a.step = r.name;
+STRAIGHT_JOIN {step_attempts} AS a FORCE INDEX (PRIMARY) ON a.execution_id = r.execution_id AND a.run = r.run AND a.step = r.name;
 
 -- name: erase_taken_events
 DELETE v FROM {rows entries: execution_id text, run int, name text} AS r
-STRAIGHT_JOIN {events} AS v ON v.execution_id = r.execution_id AND v.taken_by = r.name;
+STRAIGHT_JOIN {events} AS v FORCE INDEX (PRIMARY) ON v.execution_id = r.execution_id AND v.taken_by = r.name;
 
 -- name: park_tasks
 UPDATE {rows entries: execution_id text, run int, step text, wake_seq int, ready int, due_at int, pending int, attempt int} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.worker = NULL, t.pending = r.pending, t.attempt = r.attempt,
     t.ready_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND t.wake_seq <> r.wake_seq) THEN {now} END,
     t.due_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND t.wake_seq <> r.wake_seq) THEN NULL ELSE r.due_at END;
 
 -- name: finish_executions
 UPDATE {rows entries: execution_id text, status text, output text, failure text, attempt int, crashes int, started_at int} AS r
-STRAIGHT_JOIN {executions} e ON e.id = r.execution_id
+STRAIGHT_JOIN {executions} e FORCE INDEX (PRIMARY) ON e.id = r.execution_id
 SET e.status = r.status, e.output = r.output, e.failure = r.failure, e.attempt = r.attempt,
     e.crashes = r.crashes, e.started_at = r.started_at, e.finished_at = {now};
 
 -- name: delete_tasks
 DELETE t FROM {rows entries: execution_id text, run int, step text} AS r
-STRAIGHT_JOIN {tasks} AS t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
+STRAIGHT_JOIN {tasks} AS t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
 
 -- name: delete_task_group
 DELETE t FROM {rows entries: execution_id text} AS r
-STRAIGHT_JOIN {tasks} AS t ON t.execution_id = r.execution_id;
+STRAIGHT_JOIN {tasks} AS t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id;
 
 -- name: delete_events
 DELETE v FROM {rows entries: execution_id text} AS r
-STRAIGHT_JOIN {events} AS v ON v.execution_id = r.execution_id;
+STRAIGHT_JOIN {events} AS v FORCE INDEX (PRIMARY) ON v.execution_id = r.execution_id;
 
 -- name: cancel_open_steps
 UPDATE {rows entries: execution_id text, run int} AS r
-STRAIGHT_JOIN {steps} s ON s.execution_id = r.execution_id AND s.run = r.run
+STRAIGHT_JOIN {steps} s FORCE INDEX (PRIMARY) ON s.execution_id = r.execution_id AND s.run = r.run
 SET s.outcome = 'cancelled', s.finished_at = {now}
 WHERE s.outcome IS NULL AND s.kind IN ('sleep', 'event', 'distributed');
 
 -- name: count_down
 UPDATE {rows entries: execution_id text, run int, ended int, failed int} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
 SET t.ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
     t.due_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN NULL ELSE t.due_at END,
     t.wake_seq = t.wake_seq + r.ended, t.pending = t.pending - r.ended;
 
 -- name: wake_tasks
 UPDATE {rows entries: execution_id text, run int, amount int} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
 SET t.wake_seq = t.wake_seq + r.amount,
     t.ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
     t.due_at = CASE WHEN t.pending >= 0 THEN NULL ELSE t.due_at END;
 
 -- name: ready_due_tasks
 UPDATE {rows entries: execution_id text, run int, step text} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.ready_at = {now}, t.pending = 0, t.due_at = NULL
 WHERE t.due_at IS NOT NULL;
 
@@ -171,12 +180,12 @@ SELECT {now}, (SELECT d.due_at FROM {tasks} d WHERE d.due_at IS NOT NULL ORDER B
 
 -- name: take_over_tasks
 UPDATE {rows entries: execution_id text, run int, step text} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.worker = NULL, t.ready_at = {now}, t.epoch = t.epoch + 1, t.crashes = t.crashes + :crashed
 WHERE t.worker = :worker;
 
 -- name: give_back_tasks
 UPDATE {rows entries: execution_id text, run int, step text, epoch int} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.worker = NULL, t.ready_at = {now}, t.epoch = t.epoch + 1
 WHERE t.epoch = r.epoch AND t.worker = :worker;

@@ -229,14 +229,22 @@ SELECT :id, :host, :process, :concurrency, :session_lock, {now}, {now}, {now}, {
 -- name: beat
 UPDATE {workers} SET beat_at = {now}, expires_at = {now} + :lease,
     session_lock = :session_lock, locked_at = CASE WHEN :relocked = 1 THEN {now} ELSE locked_at END
-WHERE id = :id;
+WHERE id = :id AND expires_at > beat_at;
 
 -- name: list_workers
 SELECT id, host, process, concurrency, session_lock, locked_at, started_at, beat_at, expires_at, {now}
 FROM {workers} ORDER BY id;
 
 -- name: lock_worker
-SELECT id, expires_at, {now}, beat_at FROM {workers} AS t WHERE id = :id {for_update};
+-- One that is locked beats just now, or is being taken over from: neither is waited for.
+SELECT id, expires_at, {now}, beat_at FROM {workers} WHERE id = :id {skip_locked};
+
+-- name: entered_worker
+SELECT id FROM {workers} WHERE id = :id;
+
+-- name: condemn_worker
+-- Some of its tasks are taken over and some are left: from now on a beat comes too late.
+UPDATE {workers} SET expires_at = beat_at WHERE id = :id;
 
 -- name: delete_worker
 DELETE FROM {workers} WHERE id = :id;
@@ -247,7 +255,11 @@ ORDER BY execution_id, run, step;
 
 -- name: some_worker_tasks
 -- In no order: with one, a planner may read the whole table by its key. The caller orders them.
-SELECT execution_id, run, step FROM {tasks} WHERE worker = :worker LIMIT :amount;
+-- One that is locked is left for later: who holds the lock may hold it for ever.
+SELECT execution_id, run, step FROM {tasks} WHERE worker = :worker LIMIT :amount {skip_locked};
+
+-- name: any_worker_task
+SELECT 1 FROM {tasks} WHERE worker = :worker LIMIT 1;
 
 -- name: orphaned_workers
 -- Owners without a row: a claim that was committed after its worker had been declared dead.

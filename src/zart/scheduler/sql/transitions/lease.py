@@ -45,7 +45,7 @@ async def register(
     lease: int,
 ) -> None:
     """Enter a worker. An answer that was lost leaves the row there: then it is renewed."""
-    if tx.attempt > 1 and await beat(tx, id, lease, lock, relocked=True):
+    if await beat(tx, id, lease, lock, relocked=True):
         return
     await tx.execute(
         "register_worker",
@@ -59,7 +59,7 @@ async def register(
 
 
 async def beat(tx: Transaction, id: str, lease: int, lock: int | None, *, relocked: bool) -> bool:
-    """Renew a worker's lease; False when it has been declared dead."""
+    """Renew a worker's lease; False when it has been declared dead, or is being taken over from."""
     return bool(
         await tx.execute("beat", id=id, lease=lease, session_lock=lock, relocked=int(relocked))
     )
@@ -82,24 +82,34 @@ async def take_over(
     *,
     crashed: bool = True,
 ) -> int:
-    """Make a batch of a dead worker's tasks ready again; gives how many, 0 when none was left.
+    """Make a batch of a dead worker's tasks ready again; gives how many, 0 when none could be had.
 
-    With the last of them its name is struck.
-
-    ``crashed`` says whether its end counts as a crash of each.
+    With the last of them its name is struck. ``crashed`` says whether its end counts as a crash of
+    each. Each gets a new epoch, which fences the old owner out.
 
     The worker's row is locked and ``still_dead(expires_at, now, beat_at)`` asked again, so that a
-    beat which came in between wins. Each task gets a new epoch, which fences the old owner out.
+    beat which came in between wins.
+
+    Nothing is waited for where locked rows can be passed by: who takes over beats as well, and a
+    task may be locked by a process that stands still. Such a task keeps its worker's name entered,
+    as one that cannot beat any more.
     """
     rows = await tx.fetch("lock_worker", id=worker)
-    if rows and not still_dead(rows[0][1], rows[0][2], rows[0][3]):
+    if rows:
+        if not still_dead(rows[0][1], rows[0][2], rows[0][3]):
+            return 0
+    elif await tx.fetch("entered_worker", id=worker):
         return 0
     found = await tx.fetch("some_worker_tasks", worker=worker, amount=_BATCH)
     if found:
         batch = sorted((r[0], r[1], r[2]) for r in found)
         await tx.execute("take_over_tasks", entries=batch, worker=worker, crashed=int(crashed))
-    if rows and len(found) < _BATCH:
+    if not rows:
+        return len(found)
+    if len(found) < _BATCH and not await tx.fetch("any_worker_task", worker=worker):
         await tx.execute("delete_worker", id=worker)
+    elif rows[0][1] > rows[0][3]:
+        await tx.execute("condemn_worker", id=worker)
     return len(found)
 
 
