@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 import zart
-from tests.databases import Database
+from tests.databases import Database, servers_only
 from tests.racing import (
     COMMITTED,
     FAST,
@@ -225,13 +225,19 @@ async def test_a_lost_answer_transacts_once(race: Race, lost: Any) -> None:
 
 
 @pytest.mark.guarantee(20)
-@pytest.mark.parametrize("lost_line", [False, True], ids=("to be repeated", "line lost"))
-async def test_what_the_driver_says_in_a_users_transaction_is_tried_again(
-    race: Race, lost_line: bool
-) -> None:
-    """A transaction that the server has given up, or whose connection is gone, is run again."""
-    if race.database.kind == "sqlite" and lost_line:
-        pytest.skip("a file's connection has no line to lose")
+async def test_a_users_transaction_that_the_server_gives_up_is_run_again(race: Race) -> None:
+    """What the driver says is no failure of the user's function."""
+    await _is_run_again(race, lost_line=False)
+
+
+@servers_only
+@pytest.mark.guarantee(20)
+async def test_a_users_transaction_whose_connection_is_lost_is_run_again(race: Race) -> None:
+    """A file's connection has no line to lose."""
+    await _is_run_again(race, lost_line=True)
+
+
+async def _is_run_again(race: Race, *, lost_line: bool) -> None:
     await run_sql(race.holder, "CREATE TABLE ledger (amount integer)")
     claim = (await race.begin("e"))["e"]
     calls: list[int] = []

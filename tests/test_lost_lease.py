@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import zart
-from tests.databases import Database
+from tests.databases import Database, servers_only
 from tests.racing import COMMITTED, engine
 from tests.test_conformance import OneDatabase
 from zart.scheduler import lease as lease_module
@@ -66,13 +66,15 @@ async def test_no_step_begins_between_the_worker_s_new_name_and_the_end_of_its_o
         assert runs == ["body", "body"]
 
 
+@servers_only
 @guarantee(10)
 async def test_a_locked_task_of_a_dead_worker_costs_no_living_one_its_lease(
     database: Database,
 ) -> None:
-    """Its other tasks go on meanwhile, and so does this one as soon as the lock is gone."""
-    if database.kind == "sqlite":
-        pytest.skip("there is one lock, of the whole file")
+    """Its other tasks go on meanwhile, and so does this one as soon as the lock is gone.
+
+    SQLite has one lock, of the whole file.
+    """
 
     @zart.durable("bequeathed")
     async def bequeathed() -> str:

@@ -29,9 +29,9 @@ MARGIN = 500_000
 WHOLE, RAREST = 1.0, 10.0
 """Seconds between whole looks; longer, within bounds, when one takes more than a tenth of that."""
 SLOW, FAST = 0.03, 0.01
-"""Seconds of a whole look, above the quickest one. Where an empty stretch costs as much, from the
-first on a priority that was never seen here has to wait for the next whole look, until one takes
-less than the second. The quickest tells how far away the database is, and how busy."""
+"""Seconds of a whole look. Where an empty stretch costs as much, two in a row that take the first
+let a priority that was never seen here wait for the next whole look, until one takes less than the
+second. One slow look alone tells of a busy machine."""
 PRIORITIES = 8
 """Priorities of one name that are kept apart; a name with more is always looked at whole."""
 _LOWEST, _HIGHEST = -(2**31), 2**31 - 1
@@ -66,7 +66,7 @@ class Frontier:
         self._names: dict[Name, _Name] = {}
         self._reads_past_ends = reads_past_ends
         self._only_known = False
-        self._quickest = math.inf
+        self._slow = 0
 
     def stretches(self, names: Sequence[Name]) -> tuple[list[Stretch], list[Name]]:
         """What a claim has to look at, in order, and those of the names it looks at whole."""
@@ -114,9 +114,9 @@ class Frontier:
         for (name, priority), ready_at in oldest.items():
             if name in looked_at:
                 self._move(self._names[name], priority, ready_at - MARGIN)
-        self._quickest = min(self._quickest, seconds)
-        limit = self._quickest * 2 + (FAST if self._only_known else SLOW)
-        self._only_known = self._reads_past_ends and seconds > limit
+        limit = FAST if self._only_known else SLOW
+        self._slow = self._slow + 1 if seconds > limit else 0
+        self._only_known = self._reads_past_ends and self._slow > 1
 
     @staticmethod
     def _move(name: _Name, priority: int, since: int) -> None:
