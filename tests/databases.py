@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import asyncmy
 import asyncpg
-import pytest
 
 KINDS = ("sqlite", "postgres", "mysql")
 
@@ -40,18 +39,6 @@ def selected_kinds() -> tuple[str, ...]:
             f"ZART_TEST_DATABASES is {','.join(named)!r}; it takes some of {','.join(KINDS)}."
         )
     return kinds
-
-
-servers_only = pytest.mark.parametrize(
-    "database",
-    [
-        pytest.param(kind, marks=getattr(pytest.mark, kind))
-        for kind in selected_kinds()
-        if kind != "sqlite"
-    ],
-    indirect=True,
-)
-"""For a test of what a file cannot do: its `database` is on a server."""
 
 
 def given_servers() -> dict[str, str]:

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 import zart
-from tests.databases import Database, servers_only
+from tests.databases import Database
+from tests.marks import servers_only
 from tests.racing import (
     COMMITTED,
     FAST,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import zart
-from tests.databases import Database, servers_only
+from tests.databases import Database
+from tests.marks import servers_only
 from tests.racing import COMMITTED, engine
 from tests.test_conformance import OneDatabase
 from zart.scheduler import lease as lease_module

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import zart
-from tests.databases import Database, servers_only
+from tests.databases import Database
+from tests.marks import servers_only
 from tests.racing import (
     COMMITTED,
     FAST,
