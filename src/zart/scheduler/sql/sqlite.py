@@ -281,7 +281,9 @@ class _Thread:
         own flushes ring nobody's bell.
         """
         self._changed = changed
-        await self.call(lambda _: None)
+        # A file that is locked is opened by the next job; until then polling goes on.
+        with contextlib.suppress(apsw.BusyError):
+            await self.call(lambda _: None)
 
     def unwatch(self) -> None:
         """Call back no more."""
