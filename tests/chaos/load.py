@@ -31,7 +31,7 @@ import msgspec
 import zart
 from tests.crash import ledger
 from tests.crash.ledger import COMMITTED, RAISED, Story
-from tests.crash.processes import Crew, crew, until
+from tests.crash.processes import Crew, WorkerProcess, crew, until
 from tests.crash.workflow import ROUND_STEPS, STEPS, Journey, journey
 from zart.testing.conformance.rows import all_rows
 
@@ -286,3 +286,14 @@ async def insist(call: Callable[[], Awaitable[T]]) -> T:
             return await call()
         except zart.DatabaseUnavailableError:
             await asyncio.sleep(0.2)
+
+
+def commits(worker: WorkerProcess, since: int) -> list[int]:
+    """When steps of this worker were known to be committed."""
+    return [line.at for line in worker.lines if line.mark == COMMITTED and line.at > since]
+
+
+def longest_pause(worker: WorkerProcess, since: int) -> float:
+    """Seconds between two commits of this worker, at most; counted from ``since`` on."""
+    marks = [since, *commits(worker, since)]
+    return max(b - a for a, b in itertools.pairwise(marks)) / 1e9

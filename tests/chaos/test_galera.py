@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -16,9 +15,8 @@ import pytest
 from asyncmy import errors
 
 from tests.chaos.conftest import Budget
-from tests.chaos.load import Load, load
+from tests.chaos.load import Load, commits, load, longest_pause
 from tests.chaos.takeovers import lease_tells
-from tests.crash.ledger import COMMITTED
 from tests.crash.processes import WorkerProcess, until
 from tests.databases import mysql_arguments
 from tests.figures import figure, took
@@ -259,15 +257,5 @@ async def kill(node: GaleraNode, running: Load, worker: WorkerProcess) -> float:
     return longest_pause(worker, at)
 
 
-def commits(worker: WorkerProcess, since: int) -> list[int]:
-    """When steps of this worker were known to be committed."""
-    return [line.at for line in worker.lines if line.mark == COMMITTED and line.at > since]
-
-
 def goes_on(worker: WorkerProcess, since: int) -> bool:
     return len(commits(worker, since + 100_000_000)) > 10
-
-
-def longest_pause(worker: WorkerProcess, since: int) -> float:
-    marks = [since, *commits(worker, since)]
-    return max(b - a for a, b in itertools.pairwise(marks)) / 1e9

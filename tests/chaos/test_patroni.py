@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.conftest import Budget
-from tests.chaos.load import Load, load
-from tests.crash.ledger import COMMITTED
+from tests.chaos.load import Load, commits, load, longest_pause
 from tests.crash.processes import WorkerProcess, until
 from tests.figures import figure, took
 from tests.servers.patroni import PatroniCluster
@@ -129,13 +127,3 @@ async def all_go_on(running: Load, since: int, some: Sequence[WorkerProcess] = (
 
     await until(go_on, "the workers go on with another primary", seconds=GOES_ON)
     return [longest_pause(worker, since) for worker in workers]
-
-
-def commits(worker: WorkerProcess, since: int) -> list[int]:
-    """When steps of this worker were known to be committed."""
-    return [line.at for line in worker.lines if line.mark == COMMITTED and line.at > since]
-
-
-def longest_pause(worker: WorkerProcess, since: int) -> float:
-    marks = [since, *commits(worker, since)]
-    return max(b - a for a, b in itertools.pairwise(marks)) / 1e9

@@ -82,17 +82,17 @@ class SqlEngine:
         self, executions: Sequence[NewExecution]
     ) -> builtins.list[bool | Exception]:
         database = self.database
+        at_once = "schedule_at_once" in database.statements
         inserted: set[str] = set()
-        if "schedule_at_once" in database.statements:
+        if at_once:
             inserted = await database.run_alone(
                 lambda tx: schedule.schedule_at_once(tx, executions), repeating=_WITH_ID
             )
         rest = [e for e in executions if e.id not in inserted]
         if not rest:
             return [True] * len(executions)
-        again = "schedule_at_once" in database.statements
         each = await database.run(
-            lambda tx: schedule.schedule_each(tx, rest, again=again), repeating=_WITH_ID
+            lambda tx: schedule.schedule_each(tx, rest, again=at_once), repeating=_WITH_ID
         )
         found = iter(each)
         answers = [True if e.id in inserted else next(found) for e in executions]
