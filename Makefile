@@ -16,6 +16,9 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/$(VENV)/pyright
 export npm_config_cache := $(CURDIR)/$(VENV)/npm
 
+# The tests start hundreds of processes: each would compile zart anew, for a fifth of a second.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check chaos databases bench format clean
 

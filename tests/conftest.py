@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,15 @@ def sqlite_database(tmp_path: Path) -> Database:
     return databases.sqlite_database(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def postgres_pool(pytestconfig: pytest.Config) -> Iterator[databases.PostgresPool]:
+    with closing(databases.PostgresPool(pytestconfig.stash[SERVERS].url("postgres"))) as pool:
+        yield pool
+
+
 @pytest.fixture
-def postgres_database(pytestconfig: pytest.Config) -> Iterator[Database]:
-    with databases.postgres_database(pytestconfig.stash[SERVERS].url("postgres")) as made:
+def postgres_database(postgres_pool: databases.PostgresPool) -> Iterator[Database]:
+    with postgres_pool.taken() as made:
         yield made
 
 

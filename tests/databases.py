@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,81 @@ def postgres_database(server: str) -> Iterator[Database]:
         yield Database("postgres", _with_path(server, name))
     finally:
         _run(_on_postgres(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+class PostgresPool:
+    """Databases that are emptied and used again: to make one takes half a second, to empty one less
+    than a tenth of it.
+    """
+
+    def __init__(self, server: str, *, tables_stay: bool = False) -> None:
+        self._server = server
+        self._tables_stay = tables_stay
+        self._stack = ExitStack()
+        self._spare: list[Database] = []
+
+    @contextmanager
+    def taken(self) -> Iterator[Database]:
+        """An empty database, back in the pool afterwards."""
+        if self._spare:
+            taken = self._spare.pop()
+            empty_postgres(taken.url, tables_stay=self._tables_stay)
+        else:
+            taken = self._stack.enter_context(postgres_database(self._server))
+        try:
+            yield taken
+        finally:
+            self._spare.append(taken)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def empty_postgres(url: str, *, tables_stay: bool = False, cut: bool = True) -> None:
+    """Leave nothing of what a test has put into a database, or set for it, or left connected.
+
+    ``tables_stay`` leaves zart's own tables there, without rows: who migrates finds them, in a
+    tenth of the time. ``cut`` ends connections, and undoes what is set for the database.
+    """
+    name = url.rpartition("/")[2]
+    statements = ["SET lock_timeout = '10s'"]
+    if cut:
+        statements += [_CUT, f'ALTER DATABASE "{name}" RESET ALL']
+    statements.append(_CLEAR if tables_stay else _DROP)
+    _run(_on_postgres(url, "; ".join(statements)))
+
+
+_CUT = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+_OF_TESTS = "nspname !~ '^pg_' AND nspname <> 'information_schema'"
+_DROP = f"""
+    DO $$
+    DECLARE used text;
+    BEGIN
+        FOR used IN SELECT nspname FROM pg_namespace WHERE {_OF_TESTS} LOOP
+            EXECUTE format('DROP SCHEMA %I CASCADE', used);
+        END LOOP;
+    END $$;
+    CREATE SCHEMA public
+"""
+_CLEAR = f"""
+    DO $$
+    DECLARE used text;
+    BEGIN
+        FOR used IN SELECT nspname FROM pg_namespace WHERE {_OF_TESTS} AND nspname <> 'public' LOOP
+            EXECUTE format('DROP SCHEMA %I CASCADE', used);
+        END LOOP;
+        FOR used IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+            IF used LIKE 'zart\\_%' AND used <> 'zart_migrations' THEN
+                EXECUTE format('DELETE FROM public.%I', used);
+            ELSIF used <> 'zart_migrations' THEN
+                EXECUTE format('DROP TABLE public.%I CASCADE', used);
+            END IF;
+        END LOOP;
+    END $$
+"""
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 import zart
+from tests import databases
+from tests.conftest import SERVERS
 from tests.databases import Database
 from zart.testing import conformance
 from zart.testing.conformance import *  # noqa: F403
@@ -20,6 +24,20 @@ class OneDatabase:
 
     async def connect(self, **options: Any) -> zart.DurableScheduler:
         return await zart.connect(self.url, **options)
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(pytestconfig: pytest.Config) -> Iterator[databases.PostgresPool]:
+    """Databases that are empty but for zart's tables: half of the suite's time went into those."""
+    server = pytestconfig.stash[SERVERS].url("postgres")
+    with closing(databases.PostgresPool(server, tables_stay=True)) as pool:
+        yield pool
+
+
+@pytest.fixture
+def postgres_database(postgres_tables: databases.PostgresPool) -> Iterator[Database]:
+    with postgres_tables.taken() as made:
+        yield made
 
 
 @pytest.fixture

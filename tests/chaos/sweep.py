@@ -93,7 +93,9 @@ class Sweep:
         try:
             await self.scheduler.wait(name, timeout="60s")
         except zart.WaitTimedOutError:
-            stands = await self.scheduler.get(name), await self.scheduler.timeline(name)
+            rows = await all_rows(self.scheduler)
+            tasks = [row for row in rows["tasks"] if row[0].startswith(name)]
+            stands = tasks, await self.scheduler.workers(), await self.scheduler.timeline(name)
             raise AssertionError(f"{name} stands still: {stands}\n{self.log(name)}") from None
         finally:
             delivering.cancel()

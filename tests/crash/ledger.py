@@ -47,12 +47,12 @@ class Ledger:
 
 
 def read(folder: Path, process: int | None = None) -> list[Line]:
-    """All lines, or those of one process, in the order of time."""
+    """All whole lines, or those of one process, in the order of time."""
     name = "*" if process is None else str(process)
     decoder = msgspec.json.Decoder(Line)
     texts = [path.read_bytes() for path in folder.glob(f"{name}.ledger")]
     return sorted(
-        (decoder.decode(line) for text in texts for line in text.splitlines()),
+        (decoder.decode(line) for text in texts for line in text.split(b"\n")[:-1]),
         key=lambda line: line.at,
     )
 

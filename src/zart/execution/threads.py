@@ -8,6 +8,7 @@ threads are daemons, and a new one is made when none is idle: the worker's slots
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 import threading
@@ -19,7 +20,9 @@ __all__ = ["in_thread"]
 T = TypeVar("T")
 
 _IDLE_SECONDS = 30.0
-_idle: list[queue.SimpleQueue[Callable[[], None]]] = []
+_Jobs = queue.SimpleQueue[Callable[[], Callable[[], None]]]
+"""A job does its work and gives back what tells of it."""
+_idle: list[_Jobs] = []
 _lock = threading.Lock()
 
 
@@ -37,7 +40,7 @@ async def in_thread(function: Callable[[], T]) -> T:
         else:
             future.set_exception(error)
 
-    def job() -> None:
+    def job() -> Callable[[], None]:
         result: Any = None
         failed: BaseException | None = None
         try:
@@ -49,10 +52,13 @@ async def in_thread(function: Callable[[], T]) -> T:
             failed.__cause__ = error
         except BaseException as error:
             failed = error
-        try:
-            loop.call_soon_threadsafe(answer, result, failed)
-        except RuntimeError:
-            return  # the loop has been closed: nobody waits for the answer
+
+        def tell() -> None:
+            # A loop that has been closed raises: nobody waits for the answer.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(answer, result, failed)
+
+        return tell
 
     with _lock:
         jobs = _idle.pop() if _idle else None
@@ -62,13 +68,13 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await future
 
 
-def _new_thread() -> queue.SimpleQueue[Callable[[], None]]:
-    jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+def _new_thread() -> _Jobs:
+    jobs: _Jobs = queue.SimpleQueue()
     threading.Thread(target=_serve, args=(jobs,), name="zart-step", daemon=True).start()
     return jobs
 
 
-def _serve(jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
+def _serve(jobs: _Jobs) -> None:
     while True:
         try:
             job = jobs.get(timeout=_IDLE_SECONDS)
@@ -78,7 +84,10 @@ def _serve(jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
                     continue  # a job is on its way
                 _idle.remove(jobs)
             return
-        job()
+        tell = job()
         del job
+        # Idle before it tells: who hears of it finds this thread, and makes no other one.
         with _lock:
             _idle.append(jobs)
+        tell()
+        del tell

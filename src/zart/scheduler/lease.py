@@ -16,8 +16,8 @@ longer than the lease does not look like death. These rules keep the living aliv
 - After a lost connection the server may be another one (a standby that was promoted), which never
   had the locks: on a session that is not the worker's first, a free lock means death only when it
   was seen held there, or when the others have had a beat's time to come back; leases, a lease's.
-- What kept this worker's beat waiting for longer than one (a file that was locked) may have kept
-  the others' waiting too: after such a beat, too, leases count when one has passed.
+- What kept this worker's session waiting for longer than a beat (a file that was locked) may have
+  kept the others' beats waiting: after such an answer, too, leases count when one has passed.
 - A server that answers and takes no writes (read-only, full) is no reason to let go of the lock:
   its worker would look dead to one whose own beat is due only when that is over. The session is
   kept for a beat's time, in which every other worker meets the same; whoever has met it judges
@@ -56,6 +56,8 @@ EVERY = 30.0
 """Seconds until the log says again that the heartbeat cannot reach the database."""
 PAUSE = 0.02
 """Seconds until the first new try of a broken session; later ones wait longer."""
+LONGEST_PAUSE = 2.0
+"""Seconds between such tries at most; less when leases are short, since others wait for one."""
 PATIENCE = 30.0
 """Seconds that a start tries again."""
 WATCH = 0.5
@@ -187,7 +189,7 @@ class Lease:
                     delay = PAUSE  # the lock is free meanwhile, and others look for that
                 self._tell_trouble(error, worth=delay > 0.5)
                 await self._pause(delay)
-                delay = min(delay * 2, 2.0)
+                delay = min(delay * 2, LONGEST_PAUSE, self._times.lease / 6)
 
     def _tell_trouble(self, error: Exception, *, worth: bool) -> None:
         worth = worth and time.monotonic() >= self._next_word
@@ -214,9 +216,17 @@ class Lease:
             return await self._ask(line.session.hold(self._lock))
 
     async def _ask(self, asked: Awaitable[T]) -> T:
-        """What the session answers, soon enough that another one can still bring the next beat."""
-        async with asyncio.timeout(max(1.0, self._times.lease / 3)):
-            return await asked
+        """What the session answers, soon enough that another one can still bring the next beat.
+
+        What kept it waiting for longer than a beat has kept the others' beats waiting, too.
+        """
+        sent = time.monotonic()
+        try:
+            async with asyncio.timeout(max(1.0, self._times.lease / 3)):
+                return await asked
+        finally:
+            if (now := time.monotonic()) - sent > self._times.beat:
+                self._back_since = now
 
     def _tell_start(self, error: Exception | None) -> bool:
         """Answer `start`; True when it was still waiting."""
@@ -288,6 +298,8 @@ class Lease:
     async def _beat_when_due(self, line: LeaseSession) -> None:
         if (now := time.monotonic()) >= self._next_beat:
             await self._beat(line, self._holds, relocked=not self._served)
+            if not self._served and self._back_since is not None:
+                self._back_since = time.monotonic()  # what held this beat up, held the others' up
             self._served, self._next_beat = True, now + self._times.beat
 
     async def _beat(self, line: LeaseSession, holds: bool, *, relocked: bool) -> None:
@@ -320,10 +332,7 @@ class Lease:
         self._tell_start(None)
 
     def _beaten(self, sent: float) -> None:
-        """The worker may write from the time when its beat was sent; was the answer late?"""
-        now = time.monotonic()
-        if now - sent > self._times.beat:
-            self._back_since = now
+        """The worker may write from the time when its beat was sent."""
         self._valid_until = sent + self._times.lease * 2 / 3
 
     async def _watch(self, line: LeaseSession) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import zart
+from zart.scheduler import strays
+from zart.scheduler import worker as worker_module
 from zart.testing.conformance.harness import QUICK, Backend, guarantee, open_scheduler, working
 from zart.testing.conformance.rows import count_rows
 
@@ -121,6 +123,8 @@ class TestBeginning:
         self, backend: Backend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As when the answer to its insertion is lost: its worker gives it back."""
+        monkeypatch.setattr(worker_module, "RECONCILE", 0.1)
+        monkeypatch.setattr(strays, "STRAY", 0.5)
         async with open_scheduler(backend) as scheduler, working(scheduler, echo) as worker:
             await warm(scheduler)
             begun = asyncio.Event()
@@ -128,10 +132,10 @@ class TestBeginning:
             def lose(_: Any) -> None:
                 begun.set()
 
-            monkeypatch.setattr(worker, "begin", lose)
-            handle = await scheduler.schedule(echo, 5)
+            with monkeypatch.context() as losing:
+                losing.setattr(worker, "begin", lose)
+                handle = await scheduler.schedule(echo, 5)
             assert begun.is_set()
-            monkeypatch.undo()
             assert await handle.result(timeout="20s") == 5
             assert (await handle.get()).crashes == 0
 
