@@ -116,7 +116,8 @@ _DROP = f"""
             EXECUTE format('DROP SCHEMA %I CASCADE', used);
         END LOOP;
     END $$;
-    CREATE SCHEMA public
+    CREATE SCHEMA public;
+    GRANT USAGE ON SCHEMA public TO PUBLIC
 """
 _CLEAR = f"""
     DO $$

@@ -172,6 +172,34 @@ async def _begins(process: WorkerProcess) -> None:
 # -- what it claims -----------------------------------------------------------------------------
 
 
+@guarantee(1)
+async def test_the_worker_s_own_time_outs_end_no_run(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A duty that waits with a time-out is cancelled by that for a moment: its loop does not end."""
+    monkeypatch.setattr("zart.scheduler.worker.RECONCILE", 0.001)
+    begun = 0
+
+    @zart.step
+    async def nothing() -> None:
+        """Takes no time."""
+
+    @zart.durable("busy")
+    async def busy() -> None:
+        nonlocal begun
+        begun += 1
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            await nothing()
+            await asyncio.sleep(0)
+
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+        async with zart.Worker(scheduler, [busy], _config()):
+            await (await scheduler.schedule(busy)).result(timeout="10s")
+    assert begun == 1
+
+
 async def test_no_more_run_at_once_than_the_concurrency(database: Database) -> None:
     """Free slots bound every claim; a slot that is given back is used again."""
     gate = Gate()

@@ -38,7 +38,7 @@ from zart.testing.conformance.rows import all_rows
 T = TypeVar("T")
 
 PROCESSES = 2
-AT_ONCE = 24
+AT_ONCE = 12
 STEP = 0.25
 """Seconds of one reading of the meter."""
 WINDOW = 2.0

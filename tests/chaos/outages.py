@@ -180,12 +180,16 @@ class NoConnections:
         self._held: list[Any] = []
 
     async def begin(self) -> None:
-        """Cut all others', and be quicker than they are."""
+        """Cut all others', and be quicker than they are, until none is left."""
         first = await self._connect()
         self._held.append(first)
-        for _ in range(10):
-            await self._end_others(first)
+
+        async def has_all() -> bool:
+            others = await self._end_others(first)
             await asyncio.gather(*(self._take() for _ in range(10)))
+            return others == 0
+
+        await until(has_all, "all connections are taken", seconds=30)
 
     async def _take(self) -> None:
         while True:
@@ -199,25 +203,28 @@ class NoConnections:
             return await asyncpg.connect(self._database.url)
         return await asyncmy.connect(**mysql_arguments(self._database.url))
 
-    async def _end_others(self, first: Any) -> None:
+    async def _end_others(self, first: Any) -> int:
+        """End every connection that is not this one's; gives how many there were."""
         if self._database.kind == "postgres":
             mine = [connection.get_server_pid() for connection in self._held]
-            await first.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type ="
-                " 'client backend' AND pid <> ALL($1::int[])",
-                mine,
+            return len(
+                await first.fetch(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type ="
+                    " 'client backend' AND pid <> ALL($1::int[])",
+                    mine,
+                )
             )
-            return
         mine = [connection.thread_id() for connection in self._held]
         rows = await on_driver(
             first, "SELECT id FROM information_schema.processlist WHERE db IS NOT NULL"
         )
-        for (number,) in rows:
-            if number not in mine:
-                try:
-                    await on_driver(first, f"KILL {number}")
-                except asyncmy.errors.OperationalError as error:
-                    _log.debug("it had ended: %s", error)
+        others = [number for (number,) in rows if number not in mine]
+        for number in others:
+            try:
+                await on_driver(first, f"KILL {number}")
+            except asyncmy.errors.OperationalError as error:
+                _log.debug("it had ended: %s", error)
+        return len(others)
 
     async def end(self) -> None:
         held, self._held = self._held, []

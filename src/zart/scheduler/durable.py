@@ -136,7 +136,7 @@ class DurableScheduler:
         self._registry = registry
         self.intake = Intake(backend, self.wakeups)
         self._deliveries: Journal[Delivery, Answer] = Journal(backend.offer)
-        self._results = Results(backend, self.wakeups)
+        self._results = Results(backend, self.wakeups, self.intake.runs_here)
         self._closing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> DurableScheduler:

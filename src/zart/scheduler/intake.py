@@ -38,6 +38,10 @@ class Host(Protocol):
         """Free the slot that was kept for an execution that is not begun here."""
         ...
 
+    def runs(self, execution_id: str) -> bool:
+        """True while an execution is at work there: its end will be told of."""
+        ...
+
 
 class Intake:
     """Inserts executions, each as if it had a transaction of its own."""
@@ -56,6 +60,10 @@ class Intake:
         """Offer it nothing any more."""
         if host in self._hosts:
             self._hosts.remove(host)
+
+    def runs_here(self, execution_id: str) -> bool:
+        """True while a worker of this process is at work on an execution."""
+        return any(host.runs(execution_id) for host in self._hosts)
 
     async def schedule(self, new: NewExecution) -> bool:
         """Insert an execution; False when it was there. Raises `ExecutionExistsError`."""

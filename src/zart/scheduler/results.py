@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from zart.scheduler.protocol import Scheduler
@@ -44,9 +44,12 @@ class _Hint(Bell):
 class Results:
     """Answers with an execution's end, however many are waited for."""
 
-    def __init__(self, backend: Scheduler, wakeups: WakeUps) -> None:
+    def __init__(
+        self, backend: Scheduler, wakeups: WakeUps, runs_here: Callable[[str], bool]
+    ) -> None:
         self._backend = backend
         self._wakeups = wakeups
+        self._runs_here = runs_here
         self._bell = Bell()
         self._hint = _Hint(self._bell)
         self._new: set[str] = set()
@@ -59,8 +62,9 @@ class Results:
         self._waiting.setdefault(execution_id, []).append(future)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look(), name="zart-results")
-        self._new.add(execution_id)
-        self._bell.ring()
+        if not self._runs_here(execution_id):  # one that does has not ended, and tells when it has
+            self._new.add(execution_id)
+            self._bell.ring()
         try:
             return await future
         finally:

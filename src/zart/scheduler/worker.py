@@ -61,6 +61,8 @@ class Worker:
         self._backend = scheduler.backend
         self._journal: Journal[Entry, Receipt] = Journal(self._write)
         self._running: dict[Claim, tuple[RunningTask, asyncio.Task[None]]] = {}
+        self._executions: set[str] = set()
+        """The ids of the running, but for distributed steps."""
         self._ending: set[Claim] = set()
         self._lost: set[Claim] = set()
         """Those of the running that are not this worker's any more, and have been told so."""
@@ -132,8 +134,10 @@ class Worker:
             asyncio.create_task(self._claim_on(), name="zart-claim"),
             asyncio.create_task(self._keep_time(), name="zart-time"),
             asyncio.create_task(self._reconcile_on(), name="zart-reconcile"),
+            asyncio.create_task(_idle(), name="zart-sentinel"),
         ]
-        # `stop` cancels this one last: whatever runs has been told of its stop by then.
+        # `stop` cancels this one last: whatever runs has been told of its stop by then. And nobody
+        # else does: a task that waits with a time-out is cancelled by that, too, for a moment.
         self.loop_ends = self._duties[-1].cancelling
         _log.info("worker %s started: %s", self.id, ", ".join(self._executor.names) or "no tasks")
 
@@ -159,7 +163,7 @@ class Worker:
         _log.info("worker %s stopped", self.id)
 
     async def _wind_down(self, limit: float) -> None:
-        claiming, keeping_time, reconciling = self._duties
+        claiming, keeping_time, reconciling, sentinel = self._duties
         # The claim in flight is let finish: what it has claimed is given back below.
         self._ready.ring()
         self._slot.ring()
@@ -171,7 +175,8 @@ class Worker:
         self._closed = True
         await self._give_back_rest()
         reconciling.cancel()
-        await asyncio.gather(keeping_time, reconciling, return_exceptions=True)
+        sentinel.cancel()
+        await asyncio.gather(keeping_time, reconciling, sentinel, return_exceptions=True)
         await self._journal.drain()
         self._detach()
 
@@ -328,6 +333,8 @@ class Worker:
             return
         task = asyncio.create_task(self._run(running))
         self._running[claim] = (running, task)
+        if not claim.step:
+            self._executions.add(claim.execution_id)
 
     # -- executions that begin as soon as they are scheduled ----------------------------------
 
@@ -369,6 +376,10 @@ class Worker:
         self._reserved -= 1
         self._slot.ring()
 
+    def runs(self, execution_id: str) -> bool:
+        """True while an execution is at work here: its end will be told of."""
+        return execution_id in self._executions
+
     # -- running ------------------------------------------------------------------------------
 
     async def _run(self, running: RunningTask) -> None:
@@ -391,6 +402,8 @@ class Worker:
 
     def _release(self, claim: Claim) -> None:
         self._running.pop(claim, None)
+        if not claim.step:
+            self._executions.discard(claim.execution_id)
         self._ending.discard(claim)
         self._lost.discard(claim)
         self._suspects.ended(claim)
@@ -564,3 +577,8 @@ class Worker:
             self._stop_lost(claim)
         self._serves_as = self._lease.worker
         self._ready.ring()
+
+
+async def _idle() -> None:
+    """Do nothing until cancelled."""
+    await asyncio.get_running_loop().create_future()

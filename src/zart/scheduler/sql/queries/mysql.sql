@@ -153,15 +153,15 @@ SET s.outcome = 'cancelled', s.finished_at = {now}
 WHERE s.outcome IS NULL AND s.kind IN ('sleep', 'event', 'distributed');
 
 -- name: count_down
-UPDATE {rows entries: execution_id text, run int, ended int, failed int} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
+UPDATE {rows entries: execution_id text, run int, step text, ended int, failed int} AS r
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
     t.due_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN NULL ELSE t.due_at END,
     t.wake_seq = t.wake_seq + r.ended, t.pending = t.pending - r.ended;
 
 -- name: wake_tasks
-UPDATE {rows entries: execution_id text, run int, amount int} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
+UPDATE {rows entries: execution_id text, run int, step text, amount int} AS r
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
 SET t.wake_seq = t.wake_seq + r.amount,
     t.ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
     t.due_at = CASE WHEN t.pending >= 0 THEN NULL ELSE t.due_at END;

@@ -1,6 +1,7 @@
 -- The statements that every database understands. Keys are (execution_id, run, step): a task's
 -- step is empty for the execution itself. A statement that changes several rows gets its keys in
--- order, so that transactions lock in the same order.
+-- order, so that transactions lock in the same order. The whole key comes with the rows, an empty step
+-- too: with a constant among them a planner may look by that alone.
 
 -- name: existing_executions
 SELECT e.id, e.task, e.input, e.parent_id, e.parent_run, e.parent_step
@@ -171,8 +172,8 @@ UPDATE {tasks} AS t
 SET wake_seq = t.wake_seq + r.ended, pending = t.pending - r.ended,
     ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
     due_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <= r.ended OR r.failed = 1) THEN NULL ELSE t.due_at END
-FROM {rows entries: execution_id text, run int, ended int, failed int} AS r
-WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = '';
+FROM {rows entries: execution_id text, run int, step text, ended int, failed int} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
 
 -- name: lock_executions
 SELECT t.execution_id, t.run, t.wake_seq
@@ -201,8 +202,8 @@ UPDATE {tasks} AS t
 SET wake_seq = t.wake_seq + r.amount,
     ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
     due_at = CASE WHEN t.pending >= 0 THEN NULL ELSE t.due_at END
-FROM {rows entries: execution_id text, run int, amount int} AS r
-WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = '';
+FROM {rows entries: execution_id text, run int, step text, amount int} AS r
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
 
 -- name: due_tasks
 SELECT execution_id, run, step FROM {tasks}

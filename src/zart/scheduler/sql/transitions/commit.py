@@ -321,7 +321,7 @@ class _Batch:
         if self.countdowns:
             await tx.execute(
                 "count_down",
-                entries=sorted((*key, *value) for key, value in self.countdowns.items()),
+                entries=sorted((*key, "", *value) for key, value in self.countdowns.items()),
             )
 
     async def _start_children(self, tx: Transaction) -> None:

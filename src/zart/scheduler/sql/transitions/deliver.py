@@ -69,7 +69,7 @@ async def offer(
     if events:
         await tx.execute("insert_events", entries=events)
         await tx.execute(
-            "wake_tasks", entries=sorted((i, live[i][0], n) for i, n in amounts.items())
+            "wake_tasks", entries=sorted((i, live[i][0], "", n) for i, n in amounts.items())
         )
     return answers
 
@@ -95,7 +95,7 @@ async def cancel(tx: Transaction, execution_id: str) -> Answer:
     if parents is not None:
         row = parent_step_row(parents, Status.CANCELLED, None)
         await tx.execute("record_steps", entries=[row])
-        await tx.execute("count_down", entries=[(parents[0], parents[1], 1, 1)])
+        await tx.execute("count_down", entries=[(parents[0], parents[1], "", 1, 1)])
     return Answer.DONE
 
 
