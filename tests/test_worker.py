@@ -176,7 +176,7 @@ async def _begins(process: WorkerProcess) -> None:
 async def test_the_worker_s_own_time_outs_end_no_run(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A duty that waits with a time-out is cancelled by that for a moment: its loop does not end."""
+    """A wait with a time-out is cancelled by that for a moment: no run takes it for its end."""
     monkeypatch.setattr("zart.scheduler.worker.RECONCILE", 0.001)
     begun = 0
 
