@@ -281,8 +281,8 @@ class Worker:
                 await self._slot.wait(1.0)
             elif not self.holds:
                 await self._ready.wait(0.1)
-            elif await self._claim(min(free, CLAIM_BATCH)) == 0:
-                # The look of `_keep_time` rings when something is ready.
+            elif await self._claim(amount := min(free, CLAIM_BATCH)) < amount:
+                # Nothing was left; what comes now rings, or the look of `_keep_time` finds it.
                 await self._ready.wait(max(self._interval, RECONCILE))
 
     def _names(self) -> list[tuple[str, str]]:
