@@ -183,6 +183,7 @@ class Branches:
 
     async def end(self) -> None:
         """Cancel the branches that are left when the handler has ended."""
+        self._on_rest = _nobody_is_told
         if self._later is not None:
             self._later.cancel()
         while left := [task for task in self._tasks if not task.done()]:
@@ -191,6 +192,10 @@ class Branches:
             await asyncio.wait(left, timeout=1)
             if not [task for task in left if task.done()]:
                 return
+
+
+def _nobody_is_told() -> None:
+    """The run has ended: it does not come to rest any more."""
 
 
 def _stirring(

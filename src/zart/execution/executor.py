@@ -108,6 +108,10 @@ class HandlerRun:
                 timer.cancel()
             run.ended = True  # what is left is not cut off by the handler's own code
             await run.branches.end()
+            # Nothing goes round in a circle now, so that all of it is freed here and at once: what
+            # is left to the garbage collector took it as long as the executions themselves.
+            run.end_swallowed = None
+            current_run.set(None)
 
     # -- one attempt --------------------------------------------------------------------------
 

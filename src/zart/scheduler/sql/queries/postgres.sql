@@ -43,7 +43,7 @@ LIMIT :amount;
 -- Pick, claim and read in one statement, which is its own transaction: one round trip for five.
 -- The picked rows are locked, so the update meets what was picked.
 WITH picked AS (
-    SELECT found.execution_id, found.run, found.step
+    SELECT found.*
     FROM {rows names: queue text, task text, low int, high int, since int} AS n
     CROSS JOIN LATERAL (
         SELECT t.execution_id, t.run, t.step, t.priority, t.ready_at FROM {tasks} t
@@ -61,17 +61,18 @@ WITH picked AS (
         started_at = coalesce(t.started_at, {now})
     FROM picked AS p
     WHERE t.execution_id = p.execution_id AND t.run = p.run AND t.step = p.step
-    RETURNING t.*
+    RETURNING t.*, p.ready_at AS found_at
 )
 SELECT t.execution_id, t.run, t.step, t.epoch, t.task, t.queue, coalesce(t.input, e.input), e.seed,
        t.attempt, t.crashes, t.wake_seq, t.started_at, {now}, e.parent_id, e.parent_run, e.parent_step,
-       was.epoch, was.wake_seq, history.steps, history.attempts, history.events, was.priority, was.ready_at
+       history.epoch, history.wake_seq, history.steps, history.attempts, history.events, t.priority, t.found_at
 FROM t JOIN {executions} e ON e.id = t.execution_id
--- The task as the statement's snapshot has it, and so has the history: it is whole when nothing
--- has changed in the task between the snapshot and the lock. Otherwise it is read again.
-JOIN {tasks} was ON was.execution_id = t.execution_id AND was.run = t.run AND was.step = t.step
+-- A first claim has no history, and nothing is looked for. For others, the task as the statement's
+-- snapshot has it, and so has the history: it is whole when nothing has changed in the task between
+-- the snapshot and the lock. Otherwise it is read again.
 LEFT JOIN LATERAL (
-    SELECT (SELECT json_agg(json_build_array(s.name, s.kind, s.position, s.outcome, s.value, s.due_at, s.finished_at))
+    SELECT was.epoch, was.wake_seq,
+           (SELECT json_agg(json_build_array(s.name, s.kind, s.position, s.outcome, s.value, s.due_at, s.finished_at))
             FROM {steps} s WHERE t.step = '' AND s.execution_id = t.execution_id AND s.run = t.run) AS steps,
            (SELECT json_agg(json_build_array(a.step, a.attempt, a.retry_at, a.deadline_at, a.error) ORDER BY a.step, a.attempt)
             FROM {step_attempts} a
@@ -80,7 +81,11 @@ LEFT JOIN LATERAL (
               AND a.step <> '' AND (t.step = '' OR a.step = t.step)) AS attempts,
            (SELECT json_agg(json_build_array(v.sequence, v.name, v.payload) ORDER BY v.sequence)
             FROM {events} v WHERE t.step = '' AND v.execution_id = t.execution_id AND v.taken_by IS NULL) AS events
-) AS history ON t.epoch <> :stride OR t.wake_seq > 0 OR t.run > 1;
+    FROM {tasks} was
+    WHERE (t.epoch <> :stride OR t.wake_seq > 0 OR t.run > 1)
+      AND was.execution_id = t.execution_id AND was.run = t.run AND was.step = t.step
+    OFFSET 0
+) AS history ON true;
 
 -- name: look
 -- A probe of the index for each name: as a plain join the planner, once it knows of many ready rows,

@@ -53,10 +53,10 @@ async def claim_at_once(
     for row in await tx.fetch("claim_at_once", **values):
         task = claimed(row)
         tasks.append(task)
-        if row[22] is not None:  # in the snapshot it was ready, as a rule
-            places.append((task.queue, task.task, row[21], row[22]))
+        places.append((task.queue, task.task, row[21], row[22]))
         if has_history(task, stride):
-            if row[16] + stride == task.claim.epoch and row[17] == task.wake_sequence:
+            unchanged = row[16] is not None and row[16] + stride == task.claim.epoch
+            if unchanged and row[17] == task.wake_sequence:
                 _fill_in(task, *row[18:21])
             else:
                 stale.append(task)
