@@ -20,7 +20,7 @@ export npm_config_cache := $(CURDIR)/$(VENV)/npm
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos databases bench format clean
+.PHONY: help demo test check check-types check-more-types check-style chaos databases bench format clean
 
 help:
 	@echo "make demo      see zart at work, on SQLite, nothing else needed"
@@ -38,10 +38,17 @@ test: $(VENV)/ready databases check
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/ready
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-more-types check-style
+
+check-types:
+	$(BIN)/mypy
+
+check-more-types:
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 
 chaos: $(VENV)/ready databases
