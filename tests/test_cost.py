@@ -136,6 +136,7 @@ async def test_a_recorded_step_takes_few_instructions(
     """From the call of a step to its commit, zart runs no more than so many instructions for it."""
     monkeypatch.setattr(worker, "RECONCILE", 60.0)  # looks that cost by the second, not by the step
     monkeypatch.setattr(sqlite, "LOOK", 60.0)
+    monkeypatch.setattr(sqlite, "SELDOM", 60.0)
     async with zart.connect(database.url) as scheduler:
         await scheduler.migrate()
     await _run(database.url, FEW, SHORT)  # what is made once is made here

@@ -56,7 +56,11 @@ class Watch:
         self.writes: list[list[str]] = []
         self.stood_still = False
         self.beating = threading.Lock()
-        """Held while the heartbeat's session has a transaction open."""
+        """Held while the heartbeat's session, or a reader, has a transaction open.
+
+        Not only writers take the lock of SQLite's one writer: a reader that meets a half-written
+        index of the log does, for a moment.
+        """
         self.writer: Callable[[Callable[[Any], None]], Awaitable[None]] | None = None
         """Runs something in SQLite's writing thread."""
         self._point = point
@@ -299,8 +303,13 @@ class _Interrupted(Database):
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Any, None]:
-        async with super().session() as session:
+        opening = super().session()
+        with self.watch.beating:
+            session = await opening.__aenter__()
+        try:
             yield _WatchedSession(session, self.watch)
+        finally:
+            await opening.__aexit__(None, None, None)
 
 
 def _has_no_short_way(database: Database) -> bool:
@@ -317,3 +326,13 @@ def interrupt(scheduler: DurableScheduler, watch: Watch) -> None:
     database.watch = watch  # type: ignore[attr-defined]
     if isinstance(database, SqliteDatabase):
         watch.writer = database._writer.call
+        read = database._reader.call
+
+        async def read_beating(job: Callable[[Any], T]) -> T:
+            def beating(connection: Any) -> T:
+                with watch.beating:
+                    return job(connection)
+
+            return await read(beating)
+
+        database._reader.call = read_beating  # type: ignore[method-assign]

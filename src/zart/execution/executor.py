@@ -68,6 +68,8 @@ class HandlerRun:
         self._handler = handler
         self._registry = registry
         self._run: Run | None = None
+        self._failure: str | None = None
+        """Why the run has failed, while its `on_failure` runs."""
         self._why: Stop | None = None
 
     # -- what the worker asks -----------------------------------------------------------------
@@ -102,7 +104,8 @@ class HandlerRun:
             return self._settle(run, self._timeout_failure(), (), failing=False)
         timer = None if failing else self._set_deadline(run)
         try:
-            return await self._attempt(run, failing.value if failing else None)
+            self._failure = failing.value if failing else None
+            return await self._attempt(run, self._failure)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -112,6 +115,20 @@ class HandlerRun:
             # is left to the garbage collector took it as long as the executions themselves.
             run.end_swallowed = None
             current_run.set(None)
+
+    async def refused(self, entry: Entry, error: Exception) -> Entry | None:
+        """Outcomes may have gone along with the end: one of them is a failure of the run."""
+        run = self._run
+        if run is None or not entry.steps or not isinstance(entry.ending, Finish):
+            raise error
+        run.send_again(entry.steps)
+        try:
+            await run.catch_up()
+        except Suspension:
+            return None
+        except Exception as refusal:
+            return await self._failed(run, refusal, self._failure)
+        return msgspec.structs.replace(entry, steps=())
 
     # -- one attempt --------------------------------------------------------------------------
 
@@ -128,7 +145,8 @@ class HandlerRun:
                 return None
             if run.expired:
                 return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
-            await run.catch_up()
+            if run.in_flight:
+                await run.catch_up()
         except Suspension:
             return await self._suspend(run, failed)
         except asyncio.CancelledError as error:
@@ -413,6 +431,9 @@ class StepRun:
             name: self.serializer.shape(types.get(name, Any)).decode(bytes(text).decode())
             for name, text in stored.items()
         }
+
+    async def refused(self, entry: Entry, error: Exception) -> Entry | None:
+        raise error
 
     # -- surroundings of the attempts ---------------------------------------------------------
 

@@ -20,7 +20,7 @@ from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
 from zart.models import Claim, ClaimedTask, Outcome, Recorded
-from zart.scheduler.entries import Entry, Receipt, StepRow
+from zart.scheduler.entries import AttemptRow, Entry, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
 
@@ -37,6 +37,7 @@ UNWINDING = 30.0
 
 _log = logging.getLogger("zart.execution")
 
+_DONE = Receipt.COMMITTED
 _SWALLOWED = (
     "execution {!r} is being suspended, and its handler caught the signal for it and went on. The"
     " signal is a BaseException that must pass: in `except BaseException` or a bare `except`,"
@@ -67,6 +68,8 @@ class Run:
         self.has_steps = any(step.outcome is None for step in task.steps)
         self.data: Any = None
         self.along: list[StepRow] = []
+        self._unsent: list[StepRow] = []
+        """Outcomes of this turn of the loop: one entry after it, or part of what ends the run."""
         self._outstanding = Outstanding()
         self._refusals = 0
         self.cut_offs = CutOffs(task.claim, self.history, self.clock, self._root)
@@ -125,14 +128,23 @@ class Run:
     # -- writing ------------------------------------------------------------------------------
 
     def entry(self, *, steps: tuple[StepRow, ...] = (), **parts: Any) -> Entry:
-        """An entry of this run; rows that could wait for company go along."""
+        """An entry of this run; rows that could wait for company go along.
+
+        So do, with its end, outcomes that nothing else has sent: nobody is left to wait for them.
+        """
         if self.along:
             steps = (*self.take_along(), *steps)
+        if self._unsent and "ending" in parts:
+            steps = (*self._take_unsent(), *steps)
         return Entry(self.claim, steps, **parts)
 
     def take_along(self) -> list[StepRow]:
         """The rows that waited for company; they go with the next entry."""
         rows, self.along = self.along, []
+        return rows
+
+    def _take_unsent(self) -> list[StepRow]:
+        rows, self._unsent = self._unsent, []
         return rows
 
     def row(
@@ -178,6 +190,23 @@ class Run:
         """Let the next step, wait or the end wait for what is being written."""
         self._outstanding.add(receipt)
 
+    def _send_soon(self, row: StepRow, attempts: tuple[AttemptRow, ...]) -> None:
+        """Write an outcome without waiting, together with those that follow in this turn."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.append(row)
+        if attempts:
+            self._send(attempts)
+
+    def send_again(self, rows: tuple[StepRow, ...]) -> None:
+        """Write outcomes that could not be written with the end, so that `catch_up` says why."""
+        self._unsent = [*rows]
+
+    def _send(self, attempts: tuple[AttemptRow, ...] = ()) -> None:
+        if self._unsent:
+            rows = (*self.take_along(), *self._take_unsent())
+            self._outstanding.add(self.ledger.commit(Entry(self.claim, rows, attempts)), rows)
+
     def write_soon(self, entry: Entry, outcomes: tuple[StepRow, ...] = ()) -> None:
         """Commit an entry without waiting; the next step, wait or the end waits for it.
 
@@ -193,10 +222,12 @@ class Run:
         not fit them. That a row is written twice does no harm.
         """
         self.has_steps = True
+        self._send()
         self.write_soon(self.entry(steps=(*self._outstanding.outcomes, row), **parts))
 
     async def catch_up(self) -> None:
         """Wait until all that has been written is committed."""
+        self._send()
         if not await self._outstanding.committed():
             self.lose()
 
@@ -216,6 +247,11 @@ class Run:
     @property
     def behind(self) -> bool:
         """True while something that was written is not known to be committed."""
+        return bool(self._outstanding.entries or self._unsent)
+
+    @property
+    def in_flight(self) -> bool:
+        """True while something is on its way to the database that has not been answered."""
         return bool(self._outstanding.entries)
 
     # -- steps --------------------------------------------------------------------------------
@@ -238,22 +274,19 @@ class Run:
             return self.replay(recorded, shape, rules)
         if self.stopping or not self.ledger.holds:
             await self._may_begin()
-        if self._outstanding.entries and (
-            not rules.idempotent or len(self._outstanding.entries) >= MOST
-        ):
+        if self.behind and (not rules.idempotent or self._is_far_ahead()):
             await self.catch_up()
         started = self.clock.now_at()
         self.branches.enter()
         try:
             ended = await self._attempt(name, call, shape, rules, started)
             row = self.row(name, kind, ended.outcome, ended.text, started_at=started)
-            rows = (*self.take_along(), row) if self.along else (row,)
-            entry = Entry(self.claim, rows, ended.attempts)
-            future = self.ledger.commit(entry)
             if rules.idempotent and ended.outcome == Outcome.OK:
-                self._outstanding.add(future, rows)
-            elif await future is not Receipt.COMMITTED:
-                self.lose()
+                self._send_soon(row, ended.attempts)
+            else:
+                rows = (*self.take_along(), row) if self.along else (row,)
+                if await self.ledger.commit(Entry(self.claim, rows, ended.attempts)) is not _DONE:
+                    self.lose()
         except asyncio.CancelledError:
             self._record_cancelled(name, kind, started)
             raise
@@ -262,6 +295,9 @@ class Run:
         if ended.outcome == Outcome.OK:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
+
+    def _is_far_ahead(self) -> bool:
+        return len(self._unsent) + len(self._outstanding.entries) >= MOST
 
     async def _may_begin(self) -> None:
         """Return when a step may begin, which has effects; not where the handler is unwound."""
@@ -422,7 +458,7 @@ class Run:
         made: list[tuple[str, Any]] = []
 
         async def write(connection: Any) -> StepRow:
-            if not self.ledger.holds:
+            if self.stop is not None or not self.ledger.holds:
                 raise _LeaseInDoubtError
             token = current_run.set(None)
             try:
@@ -435,6 +471,8 @@ class Run:
         while True:
             # Not within the transaction: on SQLite that would keep the heartbeat from the file.
             await self.ledger.hold()
+            if self.stop is not None:
+                self.lose()
             try:
                 receipt, recorded = await self.scheduler.backend.transact(self.claim, name, write)
                 break

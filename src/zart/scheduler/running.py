@@ -74,6 +74,13 @@ class RunningTask(Protocol):
         """Do the work and give the entry that ends it, or None when its claim is lost."""
         ...
 
+    async def refused(self, entry: Entry, error: Exception) -> Entry | None:
+        """What ends it instead of an entry that cannot be written; None when its claim is lost.
+
+        Raises the error where nothing else would end it.
+        """
+        ...
+
     def stop(self, why: Stop) -> None:
         """Tell it why it is about to be cancelled."""
         ...

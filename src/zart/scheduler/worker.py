@@ -386,9 +386,13 @@ class Worker:
         claim = running.claim
         try:
             entry = await running.run()
-            if entry is not None:
+            while entry is not None:
                 self._ending.add(claim)
-                await self.commit(entry)
+                try:
+                    await self.commit(entry)
+                    break
+                except Exception as error:
+                    entry = await running.refused(entry, error)
         except asyncio.CancelledError:
             _log.debug("task %s was stopped", claim)
         except Exception:

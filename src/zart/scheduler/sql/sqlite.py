@@ -40,8 +40,9 @@ __all__ = ["SqliteDatabase"]
 T = TypeVar("T")
 
 BUSY_MILLISECONDS = 10_000
-LOOK = 0.003
-"""Seconds between looks for other processes' commits."""
+LOOK, SELDOM = 0.0015, 0.005
+"""Seconds between looks for other processes' commits, and when nothing has been for a while."""
+A_WHILE = 5.0
 _encode = msgspec.json.Encoder().encode
 
 
@@ -273,6 +274,7 @@ class _Thread:
         self._changed: Callable[[], None] | None = None
         self._version = 0
         self._next_look = 0.0
+        self._quiet_from = 0.0
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call back, in this thread, soon after another connection has committed.
@@ -346,19 +348,21 @@ class _Thread:
         """The next job; while it is watched, a look at the file every few milliseconds."""
         while self._changed is not None and connection is not None:
             now = time.monotonic()
+            pause = LOOK if now < self._quiet_from else SELDOM
             if now >= self._next_look:
-                self._next_look = now + LOOK
-                self._look(connection, self._changed)
+                self._next_look = now + pause
+                self._look(connection, self._changed, now)
             with contextlib.suppress(queue.Empty):
-                return self._jobs.get(timeout=LOOK)
+                return self._jobs.get(timeout=pause)
         return self._jobs.get()
 
-    def _look(self, connection: apsw.Connection, changed: Callable[[], None]) -> None:
+    def _look(self, connection: apsw.Connection, changed: Callable[[], None], now: float) -> None:
         """Read a counter in shared memory, which costs about two microseconds."""
         with contextlib.suppress(apsw.Error):  # polling goes on without it
             version = connection.pragma("data_version")
             if version != self._version:
                 self._version = version
+                self._quiet_from = now + A_WHILE
                 changed()
 
 
