@@ -110,6 +110,14 @@ class History:
         self.cut_off.difference_update(cut_off)
         return names + [cut_off_at(name) for name in cut_off]
 
+    def elsewhere(self, prefix: str) -> list[str]:
+        """The distributed steps under a prefix that are not known to have ended."""
+        return [
+            name
+            for name, record in self._records.items()
+            if record.kind == "distributed" and record.outcome is None and name.startswith(prefix)
+        ]
+
     @property
     def prefix(self) -> str:
         """What stands before names here."""

@@ -102,7 +102,12 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
         if run.stopping:
             await run.refuse()
         await run.catch_up()
-        erased = run.history.forget(f"{self._name}[{finished - 1}]/") if self.index >= 0 else []
+        erased: list[str] = []
+        called_off: list[str] = []
+        if self.index >= 0:
+            last = f"{self._name}[{finished - 1}]/"
+            called_off = run.history.elsewhere(last)
+            erased = run.history.forget(last)
         text, self.state = recorded_value(
             run, "an iteration of loop", self._name, self._shape, self.state
         )
@@ -116,7 +121,9 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
             row = run.row(self._name, "loop", outcome, mark)
             if position is not None:
                 row = (*row[:4], position, *row[5:])
-            await run.write(run.entry(steps=(row,), erased=tuple(erased)))
+            await run.write(
+                run.entry(steps=(row,), erased=tuple(erased), called_off=tuple(called_off))
+            )
         finally:
             run.branches.leave()
 

@@ -119,6 +119,8 @@ class Entry(msgspec.Struct, frozen=True):
     """Events by sequence, and the waits that take them; None puts one back into the mailbox."""
     erased: tuple[str, ...] = ()
     """Steps that are dropped with all that belongs to them."""
+    called_off: tuple[str, ...] = ()
+    """Those of them that run elsewhere still: their tasks are dropped, and so what they write."""
     retried: tuple[str, ...] = ()
     """Steps whose outcome is dropped, so that they run again; their failed attempts are kept."""
     unless_woken: int | None = None

@@ -130,6 +130,40 @@ class TestLoops:
             for table in ("step_attempts", "tasks", "events"):
                 assert await count_rows(scheduler, table) == 0, table
 
+    @guarantee(9, 19)
+    async def test_a_parallel_step_of_a_finished_iteration_writes_nothing_more(
+        self, backend: Backend
+    ) -> None:
+        """Nobody waits for it any more: it is called off, and leaves no attempt behind."""
+        begun = asyncio.Event()
+
+        @zart.step(retry=zart.RetryConfig.fixed(1, "0s"))
+        async def bad() -> None:
+            await begun.wait()
+            raise ValueError("bad")
+
+        @zart.step(retry=zart.RetryConfig.fixed(5, "300ms"))
+        async def slow() -> None:
+            begun.set()
+            raise ValueError("slow")
+
+        @zart.durable("racing")
+        async def racing() -> None:
+            async for number in zart.durable_loop("race", range(2)):
+                if number:
+                    await zart.sleep("700ms")
+                    return
+                handles = [slow.named("slow").schedule(), bad.named("bad").schedule()]
+                while not await count_rows(scheduler, "step_attempts"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                with pytest.raises(zart.StepFailedError, match="bad"):
+                    await zart.wait_all(handles)
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, racing, bad, slow):
+            await (await scheduler.schedule(racing)).result(timeout="20s")
+            for table in ("step_attempts", "tasks"):
+                assert await count_rows(scheduler, table) == 0, table
+
     @guarantee(19)
     async def test_names_are_free_in_each_iteration(self, backend: Backend) -> None:
         """A step may be named the same in each iteration, and before and after the loop."""

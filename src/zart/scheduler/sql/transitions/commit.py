@@ -211,6 +211,8 @@ class _Batch:
             self.taken.extend((claim.execution_id, seq, by) for seq, by in entry.taken)
         if entry.erased:
             self.erased.extend((claim.execution_id, claim.run, name) for name in entry.erased)
+        if entry.called_off:
+            self.ended.extend((claim.execution_id, claim.run, name) for name in entry.called_off)
         if entry.retried:
             self.retried.extend((claim.execution_id, claim.run, name) for name in entry.retried)
         if entry.ending is not None:
