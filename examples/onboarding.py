@@ -25,7 +25,7 @@ class Confirmed:
 
 
 @zart.step
-def mail(user: str, subject: str) -> None:
+async def mail(user: str, subject: str) -> None:
     print(f"to {user}: {subject}")
 
 
