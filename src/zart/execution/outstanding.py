@@ -20,14 +20,17 @@ loop to itself: one whose function waits for nothing would never let the journal
 class Outstanding:
     """Entries whose receipt nobody has waited for yet, in the order in which they were written."""
 
-    __slots__ = ("entries",)
+    __slots__ = ("ahead", "entries")
 
     def __init__(self) -> None:
+        self.ahead = 0
+        """The outcomes in them that the handler went on with."""
         self.entries: deque[tuple[asyncio.Future[Receipt], tuple[StepRow, ...]]] = deque()
 
     def add(self, receipt: asyncio.Future[Receipt], outcomes: tuple[StepRow, ...] = ()) -> None:
         """Note an entry, with those of its rows whose outcome the handler knows already."""
         self.entries.append((receipt, outcomes))
+        self.ahead += len(outcomes)
 
     @property
     def outcomes(self) -> tuple[StepRow, ...]:
@@ -58,6 +61,7 @@ class Outstanding:
         """Forget the first entry, unless another branch that waited for it has."""
         if self.entries and self.entries[0] is entry:
             self.entries.popleft()
+            self.ahead -= len(entry[1])
 
 
 def _written(receipt: asyncio.Future[Receipt]) -> bool:

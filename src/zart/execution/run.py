@@ -297,7 +297,7 @@ class Run:
         raise self._error(name, ended.outcome, ended.text, rules)
 
     def _is_far_ahead(self) -> bool:
-        return len(self._unsent) + len(self._outstanding.entries) >= MOST
+        return len(self._unsent) + self._outstanding.ahead >= MOST
 
     async def _may_begin(self) -> None:
         """Return when a step may begin, which has effects; not where the handler is unwound."""
