@@ -21,7 +21,7 @@ GOES_ON = 60.0
 """Seconds within which a new primary is there and the workers have found it."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 async def test_no_acknowledged_checkpoint_is_lost_with_a_synchronous_standby(
     tmp_path: Path, budget: Budget
 ) -> None:

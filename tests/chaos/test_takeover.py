@@ -6,8 +6,6 @@ import signal
 import statistics
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.conftest import Budget
 from tests.chaos.takeovers import AT_ONCE, KILLS, MANY, lease_tells, takeovers
 from tests.databases import Database
@@ -39,7 +37,6 @@ async def test_another_worker_goes_on_within_two_seconds_of_a_kill(
 
 
 @guarantee(10)
-@pytest.mark.timeout(300)
 async def test_another_worker_goes_on_within_the_lease_where_only_that_tells(
     database: Database, tmp_path: Path, budget: Budget
 ) -> None:
@@ -49,7 +46,6 @@ async def test_another_worker_goes_on_within_the_lease_where_only_that_tells(
 
 
 @guarantee(10)
-@pytest.mark.timeout(300)
 async def test_another_worker_goes_on_within_the_lease_without_session_locks(
     postgres_database: Database, tmp_path: Path, budget: Budget
 ) -> None:
