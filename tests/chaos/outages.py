@@ -69,27 +69,31 @@ async def ride_out(running: Load, outage: Outage, before: Rate) -> float:
     names = await worker_names(running)
     read = {member.id: len(member.log.read_text()) for member in running.workers.members}
 
+    def told() -> list[list[str]]:
+        """What each worker's log has said since of trouble, in lines."""
+        logs = [(member.log.read_text(), read[member.id]) for member in running.workers.members]
+        trouble = ("WARNING", "ERROR")
+        return [[x for x in text[at:].splitlines() if x.startswith(trouble)] for text, at in logs]
+
+    def says() -> bool:
+        lines = [line for said in told() for line in said]
+        return any(word in line for line in lines for word in outage.says)
+
     async def stands() -> bool:
         now = time.monotonic()
-        return running.meter.rate(now - STANDS, now) == 0
+        return running.meter.rate(now - STANDS, now) == 0 and says()
 
     try:
         await outage.begin()
         if outage.says:
-            await until(stands, f"nothing is committed any more: {outage.name}", seconds=30)
+            what = f"nothing is committed any more, and the log says why: {outage.name}"
+            await until(stands, what, seconds=30)
     finally:
         await outage.end()
     seconds = await running.back_to(before, within=WITHIN)
     took(f"{outage.name}: rate back", seconds)
     assert await worker_names(running) == names, running.workers.logs()
-    said: list[str] = []
-    for member in running.workers.members:
-        lines = member.log.read_text()[read[member.id] :].splitlines()
-        told = [line for line in lines if line.startswith(("WARNING", "ERROR"))]
-        assert len(told) <= LINES, told
-        said += told
-    if outage.says:  # a worker that had nothing to do meanwhile has nothing to say
-        assert any(word in line for line in said for word in outage.says), said
+    assert max(map(len, told())) <= LINES, told()
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""Every command as a process, on every database: output, JSON, exit codes."""
+"""Every command as a process: output, JSON, exit codes; an execution's life on every database."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_an_execution_is_led_from_its_schedule_to_its_result(database: Database)
     assert "\x1b" not in timeline
 
 
-def test_executions_are_listed_cancelled_and_restarted(database: Database) -> None:
+def test_executions_are_listed_cancelled_and_restarted(sqlite_database: Database) -> None:
     """What waits can be listed, cancelled and begun anew; a missing one is exit code 3."""
-    zart = Zart(database.url)
+    zart = Zart(sqlite_database.url)
     missing = zart("list")
     assert missing.returncode == 1
     assert "`zart migrate`" in missing.stderr

@@ -415,6 +415,8 @@ class _Notifications:
         self._deaf = False
         self._channel = channel
         self._received: Callable[[str], None] | None = None
+        self._sender = 0
+        """The server's number of this connection: asked of one that has ended it raises."""
         self._pending: set[str] = set()
         self._wanted = asyncio.Event()
         self._sent = asyncio.Event()
@@ -467,6 +469,7 @@ class _Notifications:
 
     async def _serve(self, connection: Any) -> None:
         connection.add_termination_listener(self._ended)
+        self._sender = connection.get_server_pid()
         if self._received is not None:
             await connection.add_listener(self._channel, self._heard)
             self._received("")
@@ -495,7 +498,7 @@ class _Notifications:
     def _ended(self, _connection: Any) -> None:
         self._wanted.set()
 
-    def _heard(self, connection: Any, sender: int, _channel: str, payload: object) -> None:
+    def _heard(self, _connection: Any, sender: int, _channel: str, payload: object) -> None:
         # What this process has sent it has rung here already.
-        if self._received is not None and sender != connection.get_server_pid():
+        if self._received is not None and sender != self._sender:
             self._received(str(payload))
