@@ -27,17 +27,11 @@ class OneDatabase:
 
 
 @pytest.fixture(scope="session")
-def postgres_tables(pytestconfig: pytest.Config) -> Iterator[databases.PostgresPool]:
+def postgres_pool(pytestconfig: pytest.Config) -> Iterator[databases.PostgresPool]:
     """Databases that are empty but for zart's tables: half of the suite's time went into those."""
     server = pytestconfig.stash[SERVERS].url("postgres")
     with closing(databases.PostgresPool(server, tables_stay=True)) as pool:
         yield pool
-
-
-@pytest.fixture
-def postgres_database(postgres_tables: databases.PostgresPool) -> Iterator[Database]:
-    with postgres_tables.taken() as made:
-        yield made
 
 
 @pytest.fixture

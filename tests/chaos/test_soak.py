@@ -19,8 +19,6 @@ from tests.databases import Database
 from tests.figures import figure
 
 AT_ONCE = 20
-AT_ONCE_IN_EACH = 1
-"""How many `def` steps an execution has under way at most."""
 POOL = "zart-step"
 """What the threads that run them are named after."""
 WARM = 0.5
@@ -117,8 +115,8 @@ async def test_a_long_load_leaves_nothing_behind_in_its_process(
     # Idle connections come and go; what leaks grows with the executions.
     assert after.files <= before.files + 5
     assert not after.tasks - before.tasks
-    # The pool has as many threads as `def` steps have ever run at one moment.
-    assert after.threads.pop(POOL) <= AT_ONCE * AT_ONCE_IN_EACH
+    # The pool has as many threads as `def` steps have ever run at one moment: one an execution.
+    assert after.threads.pop(POOL) <= AT_ONCE
     del before.threads[POOL]
     assert not after.threads - before.threads
 

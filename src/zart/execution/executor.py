@@ -68,8 +68,6 @@ class HandlerRun:
         self._handler = handler
         self._registry = registry
         self._run: Run | None = None
-        self._failure: str | None = None
-        """Why the run has failed, while its `on_failure` runs."""
         self._why: Stop | None = None
 
     # -- what the worker asks -----------------------------------------------------------------
@@ -104,8 +102,7 @@ class HandlerRun:
             return self._settle(run, self._timeout_failure(), (), failing=False)
         timer = None if failing else self._set_deadline(run)
         try:
-            self._failure = failing.value if failing else None
-            return await self._attempt(run, self._failure)
+            return await self._attempt(run, failing.value if failing else None)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -127,7 +124,8 @@ class HandlerRun:
         except Suspension:
             return None
         except Exception as refusal:
-            return await self._failed(run, refusal, self._failure)
+            failing = run.history.find(FAILURE_RECORD, "failure")
+            return await self._failed(run, refusal, failing.value if failing else None)
         return msgspec.structs.replace(entry, steps=())
 
     # -- one attempt --------------------------------------------------------------------------

@@ -37,7 +37,6 @@ UNWINDING = 30.0
 
 _log = logging.getLogger("zart.execution")
 
-_DONE = Receipt.COMMITTED
 _SWALLOWED = (
     "execution {!r} is being suspended, and its handler caught the signal for it and went on. The"
     " signal is a BaseException that must pass: in `except BaseException` or a bare `except`,"
@@ -285,7 +284,8 @@ class Run:
                 self._send_soon(row, ended.attempts)
             else:
                 rows = (*self.take_along(), row) if self.along else (row,)
-                if await self.ledger.commit(Entry(self.claim, rows, ended.attempts)) is not _DONE:
+                entry = Entry(self.claim, rows, ended.attempts)
+                if await self.ledger.commit(entry) is not Receipt.COMMITTED:
                     self.lose()
         except asyncio.CancelledError:
             self._record_cancelled(name, kind, started)
