@@ -209,6 +209,7 @@ FAILURE = '{"type":"Error","message":"failed"}'
 FAST = Finish("completed", '"done"', None, 1, 0, 1, None, has_steps=False)
 FULL = Finish("completed", '"done"', None, 1, 0, 1, None)
 COMMITTED = [Receipt.COMMITTED]
+READY = [Receipt.READY]
 FENCED = [Receipt.FENCED]
 finishes = pytest.mark.parametrize("finish", [FAST, FULL], ids=("plain", "with steps"))
 

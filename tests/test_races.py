@@ -22,6 +22,7 @@ from tests.racing import (
     FAST,
     FENCED,
     NAMES,
+    READY,
     TABLES_OF_ONE,
     A,
     Race,
@@ -130,7 +131,7 @@ async def test_an_event_before_the_park_is_not_lost(race: Race) -> None:
     """The event commits between the run's last look and its park."""
     claim = (await race.begin("e"))["e"]
     assert await race.second.offer([letter("e")]) == [Answer.DONE]
-    assert await race.first.commit([waiting_for_event(claim)]) == COMMITTED
+    assert await race.first.commit([waiting_for_event(claim)]) == READY
     await woken_once(race)
 
 
@@ -141,7 +142,7 @@ async def test_an_event_under_way_before_the_park_is_not_lost(race: Race) -> Non
     answers, receipts = await race.in_order(
         offering("e"), lambda e: e.commit([waiting_for_event(claim)])
     )
-    assert (answers, receipts) == ([Answer.DONE], COMMITTED)
+    assert (answers, receipts) == ([Answer.DONE], READY)
     await woken_once(race)
 
 
@@ -297,7 +298,7 @@ async def test_the_last_child_before_the_parents_park(race: Race, kind: str, fai
     receipts = await race.in_order(
         committing_(kin.end(0, failed=failed)), lambda e: e.commit([kin.park])
     )
-    assert receipts == (COMMITTED, COMMITTED)
+    assert receipts == (COMMITTED, READY)
     await parent_is_ready_once(race, {"far-0": "failed" if failed else "ok"})
 
 

@@ -293,7 +293,7 @@ class HandlerRun:
                 task.crashes,
                 task.started_at,
                 task.parent,
-                has_steps=run.has_steps,
+                has_steps=run.has_steps and run.history.has_open(),
                 wake_sequence=run.history.wake,
             )
         )

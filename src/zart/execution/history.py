@@ -170,6 +170,11 @@ class History:
         """Those of the names that have no outcome."""
         return [name for name in names if self.outcome_of(name) is None]
 
+    def has_open(self) -> bool:
+        """True while a wait or a distributed step has no outcome."""
+        kinds = ("sleep", "event", "distributed")
+        return any(r.outcome is None and r.kind in kinds for r in self._records.values())
+
     def failed(self, names: Iterable[str]) -> str | None:
         """The one of the names that failed first.
 

@@ -20,7 +20,7 @@ from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
 from zart.execution.threads import in_thread
 from zart.models import Claim, ClaimedTask, Outcome, Recorded
-from zart.scheduler.entries import AttemptRow, Entry, Receipt, StepRow
+from zart.scheduler.entries import AttemptRow, Entry, Finish, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
 
@@ -67,6 +67,8 @@ class Run:
         self.has_steps = any(step.outcome is None for step in task.steps)
         self.data: Any = None
         self.along: list[StepRow] = []
+        self.takings: list[tuple[int, str | None]] = []
+        """Events that waits have taken, to be recorded with the waits' rows among those along."""
         self._unsent: list[StepRow] = []
         """Outcomes of this turn of the loop: one entry after it, or part of what ends the run."""
         self._outstanding = Outstanding()
@@ -132,15 +134,15 @@ class Run:
         So do, with its end, outcomes that nothing else has sent: nobody is left to wait for them.
         """
         if self.along:
-            steps = (*self.take_along(), *steps)
+            steps = (*self.along, *steps)
+            self.along = []
+        if self.takings and not isinstance(parts.get("ending"), Finish):
+            # An end clears the mailbox anyway.
+            parts["taken"] = (*self.takings, *parts.get("taken", ()))
+            self.takings = []
         if self._unsent and "ending" in parts:
             steps = (*self._take_unsent(), *steps)
         return Entry(self.claim, steps, **parts)
-
-    def take_along(self) -> list[StepRow]:
-        """The rows that waited for company; they go with the next entry."""
-        rows, self.along = self.along, []
-        return rows
 
     def _take_unsent(self) -> list[StepRow]:
         rows, self._unsent = self._unsent, []
@@ -203,8 +205,9 @@ class Run:
 
     def _send(self, attempts: tuple[AttemptRow, ...] = ()) -> None:
         if self._unsent:
-            rows = (*self.take_along(), *self._take_unsent())
-            self._outstanding.add(self.ledger.commit(Entry(self.claim, rows, attempts)), rows)
+            rows = tuple(self._take_unsent())
+            entry = self.entry(steps=rows, attempts=attempts)
+            self._outstanding.add(self.ledger.commit(entry), rows)
 
     def write_soon(self, entry: Entry, outcomes: tuple[StepRow, ...] = ()) -> None:
         """Commit an entry without waiting; the next step, wait or the end waits for it.
@@ -283,8 +286,7 @@ class Run:
             if rules.idempotent and ended.outcome == Outcome.OK:
                 self._send_soon(row, ended.attempts)
             else:
-                rows = (*self.take_along(), row) if self.along else (row,)
-                entry = Entry(self.claim, rows, ended.attempts)
+                entry = self._ended(row, ended.attempts)
                 if await self.ledger.commit(entry) is not Receipt.COMMITTED:
                     self.lose()
         except asyncio.CancelledError:
@@ -295,6 +297,12 @@ class Run:
         if ended.outcome == Outcome.OK:
             return ended.value
         raise self._error(name, ended.outcome, ended.text, rules)
+
+    def _ended(self, row: StepRow, attempts: tuple[AttemptRow, ...]) -> Entry:
+        """The usual entry, in the fewest calls."""
+        if self.along or self.takings:
+            return self.entry(steps=(row,), attempts=attempts)
+        return Entry(self.claim, (row,), attempts)
 
     def _is_far_ahead(self) -> bool:
         return len(self._unsent) + self._outstanding.ahead >= MOST

@@ -55,11 +55,7 @@ async def wait_for_event(
         await run.catch_up()
     while True:
         if run.history.has_mail(event):
-            run.branches.enter()
-            try:
-                return await _take(run, name, event, shape)
-            finally:
-                run.branches.leave()
+            return await _take(run, name, event, shape)
         if due_at is not None and run.clock.now_at() >= due_at and row is None:
             run.branches.enter()
             try:
@@ -96,9 +92,28 @@ def _outcome(recorded: Recorded, event: str, shape: Any) -> Any:
 
 
 async def _take(run: Run, name: str, event: str, shape: Any) -> Any:
+    """Take an event: where no other branch could, that is recorded with whatever comes next.
+
+    A crash may come before that, when what follows the wait has begun. But of all events of a name
+    the first is taken, and so it is in the replay.
+    """
+    alone = run.branches.alone
     letter = run.history.take(event)
     assert letter is not None
     row = run.row(name, "event", Outcome.OK, letter.payload)
+    if alone:
+        run.along.append(row)
+        run.takings.append((letter.sequence, name))
+        return shape.decode(letter.payload)
+    run.branches.enter()
+    try:
+        await _record_taking(run, name, letter, row)
+    finally:
+        run.branches.leave()
+    return shape.decode(letter.payload)
+
+
+async def _record_taking(run: Run, name: str, letter: Event, row: StepRow) -> None:
     taking = run.ledger.commit(run.entry(steps=(row,), taken=((letter.sequence, name),)))
     try:
         receipt = await asyncio.shield(taking)
@@ -113,7 +128,6 @@ async def _take(run: Run, name: str, event: str, shape: Any) -> Any:
         raise
     if receipt is not Receipt.COMMITTED:
         run.lose()
-    return shape.decode(letter.payload)
 
 
 async def _put_back(
@@ -154,6 +168,7 @@ async def _time_out(run: Run, name: str, due_at: int) -> bool:
         run.lose()
     if receipt is Receipt.WOKEN:
         run.along.extend(entry.steps[:-1])
+        run.takings.extend(entry.taken)
         await run.refresh()
         # A COMMIT whose answer was lost may have recorded it before the wake came.
         return run.history.outcome_of(name) == Outcome.TIMED_OUT

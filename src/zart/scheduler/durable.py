@@ -135,7 +135,7 @@ class DurableScheduler:
         self.wakeups = WakeUps(backend.hints)
         self._registry = registry
         self.intake = Intake(backend, self.wakeups)
-        self._deliveries: Journal[Delivery, Answer] = Journal(backend.offer)
+        self._deliveries: Journal[Delivery, Answer] = Journal(self._deliver)
         self._results = Results(backend, self.wakeups, self.intake.runs_here)
         self._closing: asyncio.Future[None] | None = None
 
@@ -397,8 +397,13 @@ class DurableScheduler:
         delivery = Delivery(execution_id, name, text, str(uuid_utils.uuid7()))
         answer = await self._deliveries.submit(delivery)
         _raise_for(answer, execution_id, f"event {name!r} cannot be delivered")
-        self.wakeups.ring(READY)
-        self.wakeups.ring(WOKEN)
+
+    async def _deliver(self, deliveries: Sequence[Delivery]) -> Sequence[Answer]:
+        note = self.wakeups.note(READY, WOKEN)
+        answers = await self.backend.offer(deliveries, note)
+        if Answer.DONE in answers:
+            self.wakeups.ring(READY, WOKEN, told=note)
+        return answers
 
     async def cancel(self, execution_id: str) -> None:
         """End an execution as cancelled.
@@ -410,9 +415,7 @@ class DurableScheduler:
         """
         answer = await self.backend.cancel(checked(execution_id, "an execution id"))
         _raise_for(answer, execution_id, "it cannot be cancelled")
-        self.wakeups.ring(WOKEN)
-        self.wakeups.ring(FINISHED)
-        self.wakeups.ring(READY)
+        self.wakeups.ring(WOKEN, FINISHED, READY)
 
     async def restart(self, execution_id: str) -> int:
         """Begin a new run of an execution from the top; gives the run's number.
@@ -423,8 +426,7 @@ class DurableScheduler:
         answer = await self.backend.restart(checked(execution_id, "an execution id"), new_seed())
         if isinstance(answer, Answer):
             raise _not_found(execution_id)
-        self.wakeups.ring(WOKEN)
-        self.wakeups.ring(READY)
+        self.wakeups.ring(WOKEN, READY)
         return answer
 
     # -- looking ------------------------------------------------------------------------------

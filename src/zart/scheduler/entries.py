@@ -132,6 +132,8 @@ class Receipt(Enum):
     """What became of an entry."""
 
     COMMITTED = "committed"
+    READY = "ready"
+    """Committed, and the task that was parked is ready again: a wake came before the park."""
     FENCED = "fenced"
     """The claim is lost; nothing was written, and nothing of this run will be."""
     WOKEN = "woken"

@@ -81,18 +81,17 @@ class Intake:
                 if number not in hosts and (claimed := host.reserve(new)) is not None:
                     batch[number] = claimed
                     hosts[number] = host
+        waiting = [n for n, e in enumerate(batch) if e.starts_at_once and n not in hosts]
+        note = self._wakeups.note(READY) if waiting else None
         answers: Sequence[bool | Exception] = ()
         try:
-            answers = await self._backend.schedule_each(batch)
+            answers = await self._backend.schedule_each(batch, note)
         finally:
             for number, host in hosts.items():
                 if answers and answers[number] is True:
                     host.begin(batch[number])
                 else:
                     host.release()
-        if any(
-            answer is True and number not in hosts and batch[number].starts_at_once
-            for number, answer in enumerate(answers)
-        ):
-            self._wakeups.ring(READY)
+        if any(answers[number] is True for number in waiting):
+            self._wakeups.ring(READY, told=note)
         return answers

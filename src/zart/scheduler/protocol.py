@@ -17,6 +17,7 @@ from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
 from zart.scheduler.findings import Finding
 from zart.scheduler.sql.database import Hints, Session
+from zart.scheduler.sql.transaction import Note
 from zart.scheduler.sql.transitions.deliver import Answer
 from zart.scheduler.sql.transitions.lease import WorkerRow
 
@@ -76,9 +77,12 @@ class Scheduler(Protocol):
         ...
 
     async def schedule_each(
-        self, executions: Sequence[NewExecution]
+        self, executions: Sequence[NewExecution], note: Note | None = None
     ) -> builtins.list[bool | Exception]:
-        """Insert executions, each as if it were alone; the error of one is its answer."""
+        """Insert executions, each as if it were alone; the error of one is its answer.
+
+        A note may go along, and says then that it did.
+        """
         ...
 
     async def schedule(self, executions: Sequence[NewExecution]) -> builtins.list[bool]:
@@ -132,8 +136,10 @@ class Scheduler(Protocol):
         """Make claimed tasks ready again, without counting a crash."""
         ...
 
-    async def offer(self, deliveries: Sequence[Delivery]) -> list[Answer]:
-        """Put events into mailboxes and wake their executions."""
+    async def offer(
+        self, deliveries: Sequence[Delivery], note: Note | None = None
+    ) -> builtins.list[Answer]:
+        """Put events into mailboxes and wake their executions; a note may go along."""
         ...
 
     async def cancel(self, execution_id: str) -> Answer: ...

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 
 from zart.scheduler.sql.database import Hints
+from zart.scheduler.sql.transaction import Note
 
 __all__ = ["DUE", "FINISHED", "READY", "WOKEN", "Bell", "WakeUps"]
 
@@ -57,16 +58,22 @@ class WakeUps:
         self._bells: dict[str, set[Bell]] = {kind: set() for kind in (DUE, FINISHED, READY, WOKEN)}
         self._listening = False
 
-    def ring(self, kind: str) -> None:
-        """Ring here, and tell other processes soon."""
-        for bell in self._bells[kind]:
-            bell.ring()
-        self.tell(kind)
+    def ring(self, *kinds: str, told: Note | None = None) -> None:
+        """Ring here, and tell other processes soon, unless they are told by this note."""
+        for kind in kinds:
+            for bell in self._bells[kind]:
+                bell.ring()
+            if told is None or not told.sent:
+                self.tell(kind)
 
     def tell(self, kind: str) -> None:
         """Tell other processes soon."""
         if self._hints is not None:
             self._hints.send(kind)
+
+    def note(self, *kinds: str) -> Note | None:
+        """The same as a note for the statement that makes it so; None where `ring` has to tell."""
+        return None if self._hints is None else self._hints.note(" ".join(kinds))
 
     async def attach(self, bell: Bell, *kinds: str) -> None:
         """Let a bell ring for these kinds."""

@@ -281,32 +281,31 @@ class Worker:
                 await self._slot.wait(1.0)
             elif not self.holds:
                 await self._ready.wait(0.1)
-            elif await self._claim(amount := min(free, CLAIM_BATCH)) < amount:
+            elif (rest := self._clear_at + max(self._interval, RECONCILE) - time.monotonic()) > 0:
                 # Nothing was left; what comes now rings, or the look of `_keep_time` finds it.
-                await self._ready.wait(max(self._interval, RECONCILE))
+                if await self._ready.wait(rest):
+                    self._clear_at = -math.inf
+            else:
+                await self._claim(min(free, CLAIM_BATCH))
 
     def _names(self) -> list[tuple[str, str]]:
         return [(queue, name) for queue in self.config.queues for name in self._executor.names]
 
-    async def _claim(self, amount: int) -> int:
+    async def _claim(self, amount: int) -> None:
         names = self._names()
         self._served = frozenset(names)
-        if not names:
-            return 0
         worker, began = self.id, time.monotonic()
         if not self._reserved:
             self._strays.all_answered()
         try:
-            tasks = await self._backend.claim(worker, names, amount)
+            tasks = await self._backend.claim(worker, names, amount) if names else []
             if worker != self.id:
-                return 0  # declared dead meanwhile; its claims are taken over as orphans
+                return  # declared dead meanwhile; its claims are taken over as orphans
             self._clear_at = began if len(tasks) < amount else -math.inf
             await self._start_all(worker, tasks)
         except Exception as error:
             _log.error("claiming failed, trying again: %s: %s", type(error).__name__, error)
             await asyncio.sleep(1.0)
-            return 0
-        return len(tasks)
 
     async def _start_all(self, worker: str, tasks: Sequence[ClaimedTask]) -> None:
         """Start what has been claimed; what is left out of it is a stray, or an orphan."""
@@ -401,6 +400,7 @@ class Worker:
             with contextlib.suppress(Exception):
                 await asyncio.sleep(1.0)
                 await self._backend.give_back(self.id, [claim])
+                self._ready.ring()
         finally:
             self._release(claim)
 
@@ -476,20 +476,20 @@ class Worker:
         return self._stopping and not self._running
 
     def _committed(self, entry: Entry, done: asyncio.Future[Receipt]) -> None:
-        if done.cancelled() or done.exception() or done.result() is not Receipt.COMMITTED:
+        if done.cancelled() or done.exception():
             return
-        wakeups = self.scheduler.wakeups
+        wakeups, receipt = self.scheduler.wakeups, done.result()
+        if receipt is Receipt.READY:
+            wakeups.ring(READY)
+        if receipt is not Receipt.COMMITTED:
+            return
         match entry.ending:
             case Finish() as end:
                 self.scheduler.ended(entry.claim.execution_id, end.status, end.output, end.failure)
                 if end.parent is not None:
-                    wakeups.ring(READY)
-                    wakeups.ring(WOKEN)
+                    wakeups.ring(READY, WOKEN)
             case FinishStep():
-                wakeups.ring(READY)
-                wakeups.ring(WOKEN)
-            case Park(ready=True):
-                wakeups.ring(READY)
+                wakeups.ring(READY, WOKEN)
             case Park(due_at=due) if due is not None:
                 self._time.ring()
             case _:
@@ -506,6 +506,8 @@ class Worker:
             try:
                 full = len(self._running) >= self.config.concurrency
                 names = () if full else self._names()
+                if full:  # what becomes ready now may be told of by nothing
+                    self._clear_at = -math.inf
                 woken, due, ready = await self._backend.ready_due(500, names)
                 if woken:
                     self.scheduler.wakeups.ring(READY)

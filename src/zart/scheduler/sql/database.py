@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from zart.errors import DatabaseUnavailableError, MigrationError
 from zart.scheduler.sql.statements import Statements, Tables, Wording
-from zart.scheduler.sql.transaction import Row, Transaction, Work
+from zart.scheduler.sql.transaction import Note, Row, Transaction, Work
 from zart.scheduler.sql.transitions.schedule import RaceLostError
 from zart.scheduler.sql.trouble import Trouble
 
@@ -67,6 +67,10 @@ class Hints(Protocol):
 
     def send(self, message: str) -> None:
         """Tell other processes soon; messages of one moment go together."""
+        ...
+
+    def note(self, message: str) -> Note | None:
+        """A message for a statement to carry; None where it had better be sent."""
         ...
 
     async def close(self) -> None: ...

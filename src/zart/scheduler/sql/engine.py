@@ -6,7 +6,7 @@ import builtins
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from zart.clock import DatabaseClock
 from zart.errors import ExecutionExistsError
@@ -24,7 +24,7 @@ from zart.scheduler.sql.database import (
     patiently,
 )
 from zart.scheduler.sql.frontier import Frontier, Place, Stretch
-from zart.scheduler.sql.transaction import Transaction, Work
+from zart.scheduler.sql.transaction import Note, Transaction, Work
 from zart.scheduler.sql.transitions import claim as claiming
 from zart.scheduler.sql.transitions import commit as committing
 from zart.scheduler.sql.transitions import deliver, read, schedule
@@ -79,15 +79,17 @@ class SqlEngine:
             raise _exists(conflict) from None
 
     async def schedule_each(
-        self, executions: Sequence[NewExecution]
+        self, executions: Sequence[NewExecution], note: Note | None = None
     ) -> builtins.list[bool | Exception]:
         database = self.database
         at_once = "schedule_at_once" in database.statements
         inserted: set[str] = set()
         if at_once:
             inserted = await database.run_alone(
-                lambda tx: schedule.schedule_at_once(tx, executions), repeating=_WITH_ID
+                lambda tx: schedule.schedule_at_once(tx, executions, note), repeating=_WITH_ID
             )
+            if note is not None and inserted:
+                note.carried()
         rest = [e for e in executions if e.id not in inserted]
         if not rest:
             return [True] * len(executions)
@@ -159,18 +161,17 @@ class SqlEngine:
     async def commit(self, entries: Sequence[Entry]) -> list[Receipt]:
         if "commit_at_once" not in self.database.statements:
             return await self.database.run(lambda tx: committing.commit(tx, entries))
-        done = [False] * len(entries)
+        done: list[Receipt | None] = [None] * len(entries)
         numbers = [n for n, entry in enumerate(entries) if committing.plain(entry)]
         if numbers:
             some = entries if len(numbers) == len(entries) else [entries[n] for n in numbers]
             written = await self.database.run_alone(lambda tx: committing.commit_at_once(tx, some))
-            if all(written) and len(numbers) == len(entries):
-                return [Receipt.COMMITTED] * len(entries)
-            for number, was_written in zip(numbers, written, strict=True):
-                done[number] = was_written
-        rest = [entry for n, entry in enumerate(entries) if not done[n]]
-        receipts = iter(await self.database.run(lambda tx: committing.commit(tx, rest)))
-        return [Receipt.COMMITTED if each else next(receipts) for each in done]
+            for number, receipt in zip(numbers, written, strict=True):
+                done[number] = receipt
+        if rest := [entry for n, entry in enumerate(entries) if done[n] is None]:
+            receipts = iter(await self.database.run(lambda tx: committing.commit(tx, rest)))
+            return [next(receipts) if each is None else each for each in done]
+        return cast("list[Receipt]", done)
 
     async def transact(
         self, claim: Claim, name: str, work: Callable[[Any], Awaitable[StepRow]]
@@ -235,14 +236,18 @@ class SqlEngine:
     async def give_back(self, worker: str, claims: Sequence[Claim]) -> None:
         await self.database.run(lambda tx: leases.give_back(tx, worker, claims))
 
-    async def offer(self, deliveries: Sequence[Delivery]) -> list[deliver.Answer]:
+    async def offer(
+        self, deliveries: Sequence[Delivery], note: Note | None = None
+    ) -> builtins.list[deliver.Answer]:
         database = self.database
         targets = {d.execution_id for d in deliveries}
         if "offer_at_once" not in database.statements or len(targets) < len(deliveries):
             return await database.run(lambda tx: deliver.offer(tx, deliveries), repeating=_TWICE)
         delivered = await database.run_alone(
-            lambda tx: deliver.offer_at_once(tx, deliveries), repeating=_TWICE
+            lambda tx: deliver.offer_at_once(tx, deliveries, note), repeating=_TWICE
         )
+        if note is not None and delivered:
+            note.carried()
         rest = [d for d in deliveries if d.execution_id not in delivered]
         if not rest:
             return [deliver.Answer.DONE] * len(deliveries)

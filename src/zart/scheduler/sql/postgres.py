@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import secrets
 import time
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -27,7 +29,7 @@ from zart.scheduler.sql.database import (
 )
 from zart.scheduler.sql.postgres_server import PLANNER, WITHOUT_LISTEN, PostgresServer
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
-from zart.scheduler.sql.transaction import Row, Work
+from zart.scheduler.sql.transaction import Note, Row, Work
 from zart.scheduler.sql.transitions.schedule import RaceLostError
 
 __all__ = ["PLANNER", "PostgresDatabase"]
@@ -115,7 +117,9 @@ class PostgresDatabase(Database):
         self._connections = connections
         self._pool: Any = None
         channel = zlib.crc32(tables.named("tasks").encode())
-        self.hints: Hints | None = _Notifications(self._connect_to_listen, f"zart_{channel:08x}")
+        self.hints: Hints | None = _Notifications(
+            self._connect_to_listen, f"zart_{channel:08x}", self.server.known_to_listen
+        )
         self._fit()
 
     def _fit(self) -> None:
@@ -398,25 +402,42 @@ _NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $
 
 
 class _Notifications:
-    """LISTEN and NOTIFY on a connection of their own, never inside a writing transaction.
+    """LISTEN and NOTIFY on a connection of their own.
 
     Messages of one moment go as one NOTIFY; a NOTIFY is a commit, which waits for no flush here,
     as a hint may be lost. After a lost connection everything may have changed,
     so listeners hear an empty message.
+
+    Inside a writing transaction a NOTIFY holds a lock of the whole server until that is flushed:
+    one in each commit makes all of them go one by one. But after a pause it is what others hear
+    soonest, so the first one is for the statement itself to carry.
     """
 
     GATHER = 0.002
     """Seconds between two messages; one after a pause goes at once."""
+    PAUSE = 0.02
+    """Seconds without a message after which a statement may carry one."""
+    SHARE = 20
+    """How many times as long as the last such statement took the pause is, at least: where many
+    processes wait for that lock, each asks for it the less."""
     QUIET = 15.0
     """Seconds without a message to send after which the connection is tried."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any | None]], channel: str) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Any | None]],
+        channel: str,
+        arrives: Callable[[], bool],
+    ) -> None:
         self._connect = connect
+        self._arrives = arrives
+        self._own = f"by:{secrets.token_hex(6)}"
+        """A word of each message, by which this process knows it: it has rung here already."""
+        self._sent_at = -math.inf
+        self._pause = self.PAUSE
         self._deaf = False
         self._channel = channel
         self._received: Callable[[str], None] | None = None
-        self._sender = 0
-        """The server's number of this connection: asked of one that has ended it raises."""
         self._pending: set[str] = set()
         self._wanted = asyncio.Event()
         self._sent = asyncio.Event()
@@ -436,6 +457,18 @@ class _Notifications:
         self._wanted.set()
         if self._task is None:
             self._task = asyncio.create_task(self._keep_up(), name="zart-hints")
+
+    def note(self, message: str) -> Note | None:
+        began = time.monotonic()
+        if self._pending or began < self._sent_at + self._pause or not self._arrives():
+            return None
+        self._sent_at = began
+
+        def carried() -> None:
+            self._sent_at = time.monotonic()
+            self._pause = max(self.PAUSE, self.SHARE * (self._sent_at - began))
+
+        return Note(self._channel, f"{message} {self._own}", carried)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -469,12 +502,10 @@ class _Notifications:
 
     async def _serve(self, connection: Any) -> None:
         connection.add_termination_listener(self._ended)
-        self._sender = connection.get_server_pid()
         if self._received is not None:
             await connection.add_listener(self._channel, self._heard)
             self._received("")
         listening = self._received is not None
-        sent_at = 0.0
         while not connection.is_closed():
             if self._received is not None and not listening:
                 await connection.add_listener(self._channel, self._heard)
@@ -485,20 +516,20 @@ class _Notifications:
             except TimeoutError:  # is the other end still there? Nothing else would tell
                 await connection.execute("SELECT 1")
                 continue
-            if (pause := sent_at + self.GATHER - time.monotonic()) > 0:
+            if (pause := self._sent_at + self.GATHER - time.monotonic()) > 0:
                 await asyncio.sleep(pause)
             self._wanted.clear()
             messages, self._pending = self._pending, set()
             if messages and not connection.is_closed():
-                await connection.execute(_NOTIFY, self._channel, " ".join(sorted(messages)))
-                sent_at = time.monotonic()
+                words = " ".join([*sorted(messages), self._own])
+                await connection.execute(_NOTIFY, self._channel, words)
+                self._sent_at = time.monotonic()
             if not self._pending:
                 self._sent.set()
 
     def _ended(self, _connection: Any) -> None:
         self._wanted.set()
 
-    def _heard(self, _connection: Any, sender: int, _channel: str, payload: object) -> None:
-        # What this process has sent it has rung here already.
-        if self._received is not None and sender != self._sender:
+    def _heard(self, _connection: Any, _sender: int, _channel: str, payload: object) -> None:
+        if self._received is not None and self._own not in str(payload):
             self._received(str(payload))

@@ -218,6 +218,10 @@ class PostgresServer:
             notes.append("a dead worker is seen when its lease runs out")
         _log.info("%s", "; ".join(notes))
 
+    def known_to_listen(self) -> bool:
+        """True when a connection has shown that notifications arrive."""
+        return self._asked and self.capabilities.listen
+
     def can(self, name: str) -> bool:
         """Whether the server has this capability."""
         return bool(getattr(self.capabilities, name))

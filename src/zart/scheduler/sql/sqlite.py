@@ -445,5 +445,8 @@ class _FileHints:
     def send(self, message: str) -> None:
         """The commit is seen by the others as it is."""
 
+    def note(self, message: str) -> None:
+        """Nothing has to be told."""
+
     async def close(self) -> None:
         self._writer.unwatch()

@@ -152,8 +152,8 @@ class TestBeginning:
             inserted, answered = asyncio.Event(), asyncio.Event()
             schedule_each = scheduler.backend.schedule_each
 
-            async def slowly(executions: Any) -> Any:
-                answer = await schedule_each(executions)
+            async def slowly(executions: Any, note: Any) -> Any:
+                answer = await schedule_each(executions, note)
                 inserted.set()
                 await answered.wait()
                 return answer

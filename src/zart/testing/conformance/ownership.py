@@ -100,7 +100,7 @@ async def finished(scheduler: zart.DurableScheduler, task: ClaimedTask) -> None:
 
 
 async def slept(scheduler: zart.DurableScheduler, task: ClaimedTask) -> None:
-    parked = Entry(task.claim, ending=Park(task.wake_sequence, 1, 1))
+    parked = Entry(task.claim, ending=Park(task.wake_sequence, 1, 1, -1))
     assert await scheduler.backend.commit([parked]) == [Receipt.COMMITTED]
     await scheduler.backend.ready_due(10)
     again = await claim_all(scheduler, "owned")

@@ -21,7 +21,7 @@ WITH r AS (
            r.worker, r.epoch, CASE WHEN r.worker IS NOT NULL THEN {now} END
     FROM r
 )
-SELECT id FROM r;
+SELECT id, CASE WHEN :message <> '' THEN pg_notify(:channel, :message)::text END FROM r;
 
 -- name: ready_tasks
 -- All names of a worker in one statement; each probes its own stretch of the index, so that ready
@@ -145,10 +145,10 @@ RETURNING h.n;
 -- plan took every task for every row. The last SELECT runs first and to its end, so all is fenced
 -- before anything is changed. The caller orders the rows.
 WITH held AS (
-    SELECT r.*, mine.step
+    SELECT r.*, mine.step, mine.wake_seq
     FROM {rows entries: n int, execution_id text, run int, epoch int, ends int, seen int, name text, kind text, position int, outcome text, value text, due_at int, began_at int, taken int, status text, output text, failure text, attempt int, crashes int, started_at int, ready int, pending int} AS r
     CROSS JOIN LATERAL (
-        SELECT t.step FROM {tasks} t
+        SELECT t.step, t.wake_seq FROM {tasks} t
         WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = ''
           AND t.epoch = r.epoch AND (r.ends <> 1 OR t.wake_seq = r.seen)
         {for_share}
@@ -188,7 +188,7 @@ WITH held AS (
     USING held h
     WHERE h.status IS NOT NULL AND h.seen > 0 AND v.execution_id = h.execution_id
 )
-SELECT n FROM held;
+SELECT n, wake_seq FROM held;
 
 -- name: offer_at_once
 -- One event for each execution: the wake sequence that it moves numbers the event.
@@ -204,7 +204,7 @@ WITH woken AS (
     INSERT INTO {events} (execution_id, sequence, delivery, name, payload, created_at)
     SELECT w.execution_id, w.wake_seq, w.delivery, w.name, w.payload, {now} FROM woken w
 )
-SELECT execution_id FROM woken;
+SELECT execution_id, CASE WHEN :message <> '' THEN pg_notify(:channel, :message)::text END FROM woken;
 
 -- name: delete_tasks
 -- A join: the planner may answer a three-column IN over an array with a scan of the table.

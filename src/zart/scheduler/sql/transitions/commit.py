@@ -36,7 +36,19 @@ async def commit(tx: Transaction, entries: Sequence[Entry]) -> list[Receipt]:
             if receipt is Receipt.COMMITTED:
                 batch.add(entry, wake)
         await batch.write(tx)
-    return receipts
+    return [
+        _parked(entry.ending, wake) if receipt is Receipt.COMMITTED else receipt
+        for entry, receipt, wake in zip(entries, receipts, wakes, strict=True)
+    ]
+
+
+def _parked(ending: object, wake: int) -> Receipt:
+    """The receipt of what is written, whose task had this wake sequence under the lock."""
+    if type(ending) is Park and (
+        ending.ready or (ending.pending >= 0 and ending.wake_sequence != wake)
+    ):
+        return Receipt.READY
+    return Receipt.COMMITTED
 
 
 def plain(entry: Entry) -> bool:
@@ -64,10 +76,10 @@ _NEITHER = (None, *_NO_END)
 """No taken event and no end."""
 
 
-async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool]:
-    """Write plain entries in one statement; gives whether each was written.
+async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[Receipt | None]:
+    """Write plain entries in one statement; gives the receipts of those that were written.
 
-    One that was not has lost its claim, or would end an execution that has just got an event:
+    One without has lost its claim, or would end an execution that has just got an event:
     `commit` tells which. Where all do the same, a shorter statement does it in half the time: so
     it is for whoever goes step by step, and for many at the first and last of theirs.
     """
@@ -94,23 +106,27 @@ async def commit_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool
             others.append((*key, *_NO_STEP, *_NEITHER))
     ordered = sorted([*steps.values(), *others], key=_by_task)
     rows = await tx.fetch("commit_at_once", entries=ordered)
-    written = {row[0] for row in rows}
-    return [number in written for number in range(len(entries))]
+    wakes = {row[0]: row[1] for row in rows}
+    return [
+        _parked(entry.ending, wakes[number]) if number in wakes else None
+        for number, entry in enumerate(entries)
+    ]
 
 
 def _records_only(entry: Entry) -> bool:
     return not (entry.ending is not None or entry.taken) and bool(entry.steps)
 
 
-async def _record_at_once(tx: Transaction, entries: Sequence[Entry]) -> bool:
-    """Record steps; True when every row was written. The others are written again with the rest."""
+async def _record_at_once(tx: Transaction, entries: Sequence[Entry]) -> Receipt | None:
+    """Record steps; the receipt of all when every row was written, or all are written again."""
     rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for entry in entries:
         epoch = entry.claim.epoch
         for row in entry.steps:
             rows[epoch, row[0], row[2]] = (epoch, *row)
     ordered = sorted(rows.values(), key=_by_task)
-    return await tx.execute("record_at_once", entries=ordered) == len(ordered)
+    written = await tx.execute("record_at_once", entries=ordered)
+    return Receipt.COMMITTED if written == len(ordered) else None
 
 
 def _finishes_only(entry: Entry) -> bool:
@@ -119,7 +135,7 @@ def _finishes_only(entry: Entry) -> bool:
     return type(end) is Finish and not (end.wake_sequence or entry.steps or entry.taken)
 
 
-async def _finish_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[bool]:
+async def _finish_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[Receipt | None]:
     rows: list[tuple[Any, ...]] = []
     for number, entry in enumerate(entries):
         claim = entry.claim
@@ -127,7 +143,7 @@ async def _finish_at_once(tx: Transaction, entries: Sequence[Entry]) -> list[boo
         rows.append((*key, *_facts(entry.ending)))
     rows.sort(key=_by_task)
     ended = {row[0] for row in await tx.fetch("finish_at_once", entries=rows)}
-    return [number in ended for number in range(len(entries))]
+    return [Receipt.COMMITTED if n in ended else None for n in range(len(entries))]
 
 
 def _facts(end: Any) -> tuple[Any, ...]:
@@ -292,6 +308,8 @@ class _Batch:
         await self._write_endings(tx)
 
     async def _write_steps(self, tx: Transaction) -> None:
+        if self.taken:  # before what is erased, which takes its events with it
+            await tx.execute("take_events", entries=self.taken)
         if self.erased or self.retried:
             await tx.execute("erase_steps", entries=self.erased + self.retried)
         if self.erased:
@@ -305,8 +323,6 @@ class _Batch:
             await tx.execute("insert_distributed", entries=sorted(self.distributed))
         if self.children:
             await self._start_children(tx)
-        if self.taken:
-            await tx.execute("take_events", entries=self.taken)
 
     async def _write_endings(self, tx: Transaction) -> None:
         if self.parked:

@@ -7,7 +7,7 @@ from enum import Enum
 
 from zart.models import Status
 from zart.scheduler.entries import Delivery, NewExecution
-from zart.scheduler.sql.transaction import Transaction
+from zart.scheduler.sql.transaction import Note, Transaction, carrying
 from zart.scheduler.sql.transitions.commit import parent_step_row
 
 __all__ = ["Answer", "cancel", "offer", "offer_at_once", "restart"]
@@ -21,7 +21,9 @@ class Answer(Enum):
     FINISHED = "finished"
 
 
-async def offer_at_once(tx: Transaction, deliveries: Sequence[Delivery]) -> set[str]:
+async def offer_at_once(
+    tx: Transaction, deliveries: Sequence[Delivery], note: Note | None
+) -> set[str]:
     """Deliver to executions that are alive, one event each; gives those that have theirs.
 
     A second try, after an answer that was lost, delivers nothing: `offer` finds out first what
@@ -30,7 +32,8 @@ async def offer_at_once(tx: Transaction, deliveries: Sequence[Delivery]) -> set[
     if tx.attempt > 1:
         return set()
     entries = sorted((d.execution_id, d.key, d.name, d.payload) for d in deliveries)
-    return {row[0] for row in await tx.fetch("offer_at_once", entries=entries)}
+    values = {"entries": entries, **carrying(note)}
+    return {row[0] for row in await tx.fetch("offer_at_once", **values)}
 
 
 async def offer(

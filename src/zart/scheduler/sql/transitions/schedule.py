@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from zart.scheduler.entries import NewExecution
-from zart.scheduler.sql.transaction import Row, Transaction
+from zart.scheduler.sql.transaction import Note, Row, Transaction, carrying
 
 __all__ = [
     "Conflict",
@@ -61,8 +61,12 @@ async def schedule_each(
     return [conflicts.get(id(e)) or new.get(e.id) is e or e.id in ours for e in executions]
 
 
-async def schedule_at_once(tx: Transaction, executions: Sequence[NewExecution]) -> set[str]:
+async def schedule_at_once(
+    tx: Transaction, executions: Sequence[NewExecution], note: Note | None
+) -> set[str]:
     """Insert in one statement what is not there yet; gives the ids that were inserted.
+
+    The note is told of with the first of them.
 
     A second try, after a race or an answer that was lost, inserts nothing: `schedule_each` finds
     out first what the first one did.
@@ -73,7 +77,8 @@ async def schedule_at_once(tx: Transaction, executions: Sequence[NewExecution]) 
     entries = sorted(
         (e.id, e.task, e.queue, e.priority, e.input, e.seed, *_start(e)) for e in executions
     )
-    return {row[0] for row in await tx.fetch("schedule_at_once", entries=entries)}
+    values = {"entries": entries, **carrying(note)}
+    return {row[0] for row in await tx.fetch("schedule_at_once", **values)}
 
 
 async def _sort_out(
