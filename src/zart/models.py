@@ -155,6 +155,12 @@ class ClaimedTask(msgspec.Struct):
     events: list[Event] = []
 
 
+class Claimed(list[ClaimedTask]):
+    """What a claim has brought; ``more`` is True when it left tasks that are ready."""
+
+    more: bool = False
+
+
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """One execution as its database shows it.
 

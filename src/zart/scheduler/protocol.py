@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from zart.clock import DatabaseClock
-from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord
+from zart.models import Claim, Claimed, ClaimedTask, Execution, Recorded, StepRecord
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
 from zart.scheduler.findings import Finding
 from zart.scheduler.sql.database import Hints, Session
@@ -95,9 +95,7 @@ class Scheduler(Protocol):
         """The same inside the caller's open transaction on its own driver connection."""
         ...
 
-    async def claim(
-        self, worker: str, names: Sequence[tuple[str, str]], amount: int
-    ) -> list[ClaimedTask]:
+    async def claim(self, worker: str, names: Sequence[tuple[str, str]], amount: int) -> Claimed:
         """Make up to ``amount`` ready tasks of these (queue, task) names the worker's own.
 
         Each gets a new epoch, and comes with its run's history and its unconsumed events.

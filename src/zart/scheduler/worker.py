@@ -20,7 +20,7 @@ import msgspec
 
 from zart.duration import Duration, seconds
 from zart.errors import DatabaseUnavailableError
-from zart.models import Claim, ClaimedTask, new_stride
+from zart.models import Claim, Claimed, ClaimedTask, new_stride
 from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DurableScheduler
 from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt
@@ -72,7 +72,9 @@ class Worker:
         """Slots kept for executions that are being inserted as this worker's."""
         self._served: frozenset[tuple[str, str]] = frozenset()
         self._clear_at = -math.inf
-        """When a claim last began that found less than it had room for."""
+        """When a claim last began that left nothing behind; never, once something has come."""
+        self._left_some = False
+        """Whether the last claim left tasks that were ready."""
         self._abandoned: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._hurried = False
@@ -298,10 +300,14 @@ class Worker:
         if not self._reserved:
             self._strays.all_answered()
         try:
-            tasks = await self._backend.claim(worker, names, amount) if names else []
+            tasks = await self._backend.claim(worker, names, amount) if names else Claimed()
             if worker != self.id:
                 return  # declared dead meanwhile; its claims are taken over as orphans
-            self._clear_at = began if len(tasks) < amount else -math.inf
+            self._clear_at = -math.inf if tasks.more else began
+            if tasks.more and not self._left_some:
+                # A claim beside this one has passed by the task that was looked at and left.
+                self.scheduler.wakeups.tell(READY)
+            self._left_some = tasks.more
             await self._start_all(worker, tasks)
         except Exception as error:
             _log.error("claiming failed, trying again: %s: %s", type(error).__name__, error)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from zart.clock import DatabaseClock
 from zart.errors import ExecutionExistsError
-from zart.models import Claim, ClaimedTask, Execution, Recorded, StepRecord, new_stride
+from zart.models import Claim, Claimed, ClaimedTask, Execution, Recorded, StepRecord, new_stride
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
 from zart.scheduler.findings import Finding
 from zart.scheduler.protocol import LeaseSession
@@ -112,9 +112,7 @@ class SqlEngine:
                 "another transaction has just scheduled one of these ids: roll back and try again"
             ) from None
 
-    async def claim(
-        self, worker: str, names: Sequence[tuple[str, str]], amount: int
-    ) -> list[ClaimedTask]:
+    async def claim(self, worker: str, names: Sequence[tuple[str, str]], amount: int) -> Claimed:
         stretches, wholly = self._frontier.stretches(names)
         tasks, places, seconds = await self._claim(worker, stretches, amount)
         if wholly and self.database.keeps_dead_entries:
@@ -125,7 +123,7 @@ class SqlEngine:
 
     async def _claim(
         self, worker: str, stretches: Sequence[Stretch], amount: int
-    ) -> tuple[builtins.list[ClaimedTask], builtins.list[Place], float]:
+    ) -> tuple[Claimed, builtins.list[Place], float]:
         """What was claimed, where it was found, and how long the database took to find it."""
         database = self.database
         if "claim_at_once" not in database.statements:

@@ -415,9 +415,9 @@ class _Notifications:
 
     GATHER = 0.002
     """Seconds between two messages; one after a pause goes at once."""
-    PAUSE = 0.02
+    PAUSE = 0.01
     """Seconds without a message after which a statement may carry one."""
-    SHARE = 20
+    SHARE = 10
     """How many times as long as the last such statement took the pause is, at least: where many
     processes wait for that lock, each asks for it the less."""
     QUIET = 15.0

@@ -41,8 +41,9 @@ LIMIT :amount;
 
 -- name: claim_at_once
 -- Pick, claim and read in one statement, which is its own transaction: one round trip for five.
--- The picked rows are locked, so the update meets what was picked.
-WITH picked AS (
+-- The picked rows are locked, so the update meets what was picked. One more is looked for, to tell
+-- whether any is left.
+WITH found AS (
     SELECT found.*
     FROM {rows names: queue text, task text, low int, high int, since int} AS n
     CROSS JOIN LATERAL (
@@ -50,11 +51,13 @@ WITH picked AS (
         WHERE t.queue = n.queue AND t.task = n.task AND t.ready_at IS NOT NULL
           AND t.priority >= n.low AND t.priority <= n.high AND t.ready_at >= n.since
         ORDER BY t.priority, t.ready_at
-        LIMIT :amount
+        LIMIT :amount + 1
         {skip_locked}
     ) AS found
     ORDER BY found.priority, found.ready_at
-    LIMIT :amount
+    LIMIT :amount + 1
+), picked AS (
+    SELECT * FROM found ORDER BY priority, ready_at LIMIT :amount
 ), t AS (
     UPDATE {tasks} AS t
     SET worker = :worker, epoch = t.epoch + :stride, ready_at = NULL, due_at = NULL,
@@ -65,7 +68,8 @@ WITH picked AS (
 )
 SELECT t.execution_id, t.run, t.step, t.epoch, t.task, t.queue, coalesce(t.input, e.input), e.seed,
        t.attempt, t.crashes, t.wake_seq, t.started_at, {now}, e.parent_id, e.parent_run, e.parent_step,
-       history.epoch, history.wake_seq, history.steps, history.attempts, history.events, t.priority, t.found_at
+       history.epoch, history.wake_seq, history.steps, history.attempts, history.events, t.priority, t.found_at,
+       (SELECT count(*) FROM found)
 FROM t JOIN {executions} e ON e.id = t.execution_id
 -- A first claim has no history, and nothing is looked for. For others, the task as the statement's
 -- snapshot has it, and so has the history: it is whole when nothing has changed in the task between

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from zart.models import Claim, ClaimedTask, Event, Recorded, RecordedAttempt, new_stride
+from zart.models import Claim, Claimed, ClaimedTask, Event, Recorded, RecordedAttempt, new_stride
 from zart.scheduler.sql.frontier import Place, Stretch, whole
 from zart.scheduler.sql.transaction import Row, Transaction
 
@@ -24,29 +24,34 @@ __all__ = [
 
 async def claim(
     tx: Transaction, worker: str, stretches: Sequence[Stretch], amount: int
-) -> tuple[list[ClaimedTask], list[Place]]:
-    """Claim up to ``amount`` ready tasks, with their histories; gives too where they were found."""
-    rows = await tx.fetch("ready_tasks", names=stretches, amount=amount)
-    if not rows:
-        return [], []
+) -> tuple[Claimed, list[Place]]:
+    """Claim up to ``amount`` ready tasks, with their histories; gives too where they were found.
+
+    One more is looked for, only to see whether any is left.
+    """
+    found = await tx.fetch("ready_tasks", names=stretches, amount=amount + 1)
+    if not found:
+        return Claimed(), []
+    rows = found[:amount]
     keys = sorted((row[0], row[1], row[2]) for row in rows)
     places: list[Place] = [(row[3], row[4], row[5], row[6]) for row in rows]
     stride = new_stride()
     await tx.execute("claim_tasks", entries=keys, worker=worker, stride=stride)
     rows = await tx.fetch("claimed_executions", entries=keys)
-    tasks = [claimed(row) for row in rows]
+    tasks = Claimed(claimed(row) for row in rows)
+    tasks.more = len(found) > amount
     await history(tx, [task for task in tasks if has_history(task, stride)])
     return tasks, places
 
 
 async def claim_at_once(
     tx: Transaction, worker: str, stretches: Sequence[Stretch], amount: int, stride: int
-) -> tuple[list[ClaimedTask], list[Place], list[ClaimedTask]]:
+) -> tuple[Claimed, list[Place], list[ClaimedTask]]:
     """The same in one statement; gives too those whose history is still to be read.
 
     The history comes from the statement's snapshot, which may be older than the locked task.
     """
-    tasks: list[ClaimedTask] = []
+    tasks = Claimed()
     places: list[Place] = []
     stale: list[ClaimedTask] = []
     values = {"names": stretches, "amount": amount, "worker": worker, "stride": stride}
@@ -54,6 +59,7 @@ async def claim_at_once(
         task = claimed(row)
         tasks.append(task)
         places.append((task.queue, task.task, row[21], row[22]))
+        tasks.more = row[23] > amount
         if has_history(task, stride):
             unchanged = row[16] is not None and row[16] + stride == task.claim.epoch
             if unchanged and row[17] == task.wake_sequence:
