@@ -4,15 +4,16 @@ import pytest
 
 from tests.databases import selected_kinds
 
-__all__ = ["servers_only"]
+__all__ = ["postgres_only", "servers_only"]
 
-servers_only = pytest.mark.parametrize(
-    "database",
-    [
-        pytest.param(kind, marks=getattr(pytest.mark, kind))
-        for kind in selected_kinds()
-        if kind != "sqlite"
-    ],
-    indirect=True,
-)
+
+def _only(*kinds: str) -> pytest.MarkDecorator:
+    chosen = [kind for kind in selected_kinds() if kind in kinds]
+    parameters = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in chosen]
+    return pytest.mark.parametrize("database", parameters, indirect=True)
+
+
+servers_only = _only("postgres", "mysql")
 """For a test of what a file cannot do: its `database` is on a server."""
+postgres_only = _only("postgres")
+"""For a test of hints that are sent: PostgreSQL alone has them."""

@@ -414,7 +414,9 @@ class _Notifications:
     """
 
     GATHER = 0.002
-    """Seconds between two messages; one after a pause goes at once."""
+    """Seconds between two messages, at least; one after a pause goes at once."""
+    REST = 4
+    """How many times as long as sending the last one took: telling takes a fifth of the time."""
     PAUSE = 0.01
     """Seconds without a message after which a statement may carry one."""
     SHARE = 10
@@ -506,6 +508,7 @@ class _Notifications:
             await connection.add_listener(self._channel, self._heard)
             self._received("")
         listening = self._received is not None
+        rest = self.GATHER
         while not connection.is_closed():
             if self._received is not None and not listening:
                 await connection.add_listener(self._channel, self._heard)
@@ -516,14 +519,16 @@ class _Notifications:
             except TimeoutError:  # is the other end still there? Nothing else would tell
                 await connection.execute("SELECT 1")
                 continue
-            if (pause := self._sent_at + self.GATHER - time.monotonic()) > 0:
+            if (pause := self._sent_at + rest - time.monotonic()) > 0:
                 await asyncio.sleep(pause)
             self._wanted.clear()
             messages, self._pending = self._pending, set()
             if messages and not connection.is_closed():
                 words = " ".join([*sorted(messages), self._own])
+                began = time.monotonic()
                 await connection.execute(_NOTIFY, self._channel, words)
                 self._sent_at = time.monotonic()
+                rest = max(self.GATHER, self.REST * (self._sent_at - began))
             if not self._pending:
                 self._sent.set()
 

@@ -1,0 +1,208 @@
+"""Who is told of work, and when: nobody waits for a look at the database who can know at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import zart
+from tests.databases import Database
+from tests.marks import postgres_only
+from zart.models import Claimed
+from zart.scheduler.entries import Entry, Park, Receipt
+from zart.testing.conformance.harness import eventually, guarantee
+
+SELDOM = zart.WorkerConfig(concurrency=1, poll_interval="60s", shutdown_timeout="1s")
+"""A worker that hears of its work or comes too late."""
+
+
+@zart.durable("echo")
+async def echo(value: int) -> int:
+    return value
+
+
+@zart.durable("listens")
+async def listens() -> Any:
+    return await zart.wait_for_event("word")
+
+
+@guarantee(16)
+async def test_an_event_just_before_the_park_resumes_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event finds the execution running, and its park finds it woken: no look is waited for."""
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        commit = scheduler.backend.commit
+        parks: list[Receipt] = []
+
+        async def with_an_event(entries: Sequence[Entry]) -> list[Receipt]:
+            parking = [e for e in entries if isinstance(e.ending, Park)]
+            if parking and not parks:
+                before = len(claims)
+                await scheduler.offer_event(parking[0].claim.execution_id, "word", "now")
+                await eventually(lambda: _true(claims[before:] == [0]))  # told, and found nothing
+            receipts = await commit(entries)
+            if parking:
+                parks.extend(receipts)
+            return receipts
+
+        claim = scheduler.backend.claim
+        claims: list[int] = []
+
+        async def counted(*arguments: Any) -> Claimed:
+            claimed = await claim(*arguments)
+            claims.append(len(claimed))
+            return claimed
+
+        monkeypatch.setattr(scheduler.backend, "commit", with_an_event)
+        monkeypatch.setattr(scheduler.backend, "claim", counted)
+        config = zart.WorkerConfig(concurrency=4, poll_interval="60s", shutdown_timeout="1s")
+        async with zart.Worker(scheduler, [listens], config):
+            handle = await scheduler.schedule(listens)
+            assert await handle.result(timeout="10s") == "now"
+        assert parks[:1] == [Receipt.READY]
+
+
+async def test_a_worker_that_knows_of_nothing_does_not_ask(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a claim has left nothing, one execution after the other begins without another."""
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        claim, claims = scheduler.backend.claim, 0
+
+        async def counted(*arguments: Any) -> Claimed:
+            nonlocal claims
+            claims += 1
+            return await claim(*arguments)
+
+        monkeypatch.setattr(scheduler.backend, "claim", counted)
+        async with zart.Worker(scheduler, [echo], SELDOM):
+            for number in range(30):
+                handle = await scheduler.schedule(echo, number)
+                assert await handle.result(timeout="10s") == number
+        assert claims < 10
+
+
+@guarantee(10)
+async def test_a_full_worker_that_slept_through_a_hint_asks_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes while every slot is taken is claimed when one is free, whoever told of it."""
+    release = asyncio.Event()
+
+    @zart.durable("holds")
+    async def holds(label: str) -> str:
+        await release.wait()
+        return label
+
+    async with (
+        zart.connect(database.url) as scheduler,
+        zart.connect(database.url) as elsewhere,
+    ):
+        await scheduler.migrate()
+        config = zart.WorkerConfig(concurrency=1, poll_interval="50ms", shutdown_timeout="1s")
+        async with zart.Worker(scheduler, [holds], config) as worker:
+            first = await scheduler.schedule(holds, "first")
+            await eventually(lambda: _true(worker.running == 1))
+            second = await elsewhere.schedule(holds, "second")
+            looks, ready_due = 0, scheduler.backend.ready_due
+
+            async def counted(*arguments: Any) -> Any:
+                nonlocal looks
+                looks += 1
+                return await ready_due(*arguments)
+
+            monkeypatch.setattr(scheduler.backend, "ready_due", counted)
+            await eventually(lambda: _true(looks > 3))  # of a worker without a slot
+            release.set()
+            assert await first.result(timeout="10s") == "first"
+            assert await second.result(timeout="10s") == "second"
+
+
+@postgres_only
+async def test_after_a_pause_the_commit_itself_tells(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of another process hears of an execution and of an event from their own commits."""
+    async with (
+        zart.connect(database.url) as scheduler,
+        zart.connect(database.url) as elsewhere,
+    ):
+        await scheduler.migrate()
+        async with zart.Worker(elsewhere, [listens], SELDOM):
+            sent: list[str] = []
+            monkeypatch.setattr(scheduler.backend.hints, "send", sent.append)
+            await asyncio.sleep(0.3)
+            handle = await scheduler.schedule(listens)
+            await _waits(scheduler, handle.id)
+            await asyncio.sleep(0.3)
+            await handle.offer_event("word", "heard")
+            assert await handle.result(timeout="10s") == "heard"
+        assert sent == []
+
+
+@postgres_only
+async def test_what_a_claim_has_looked_at_and_left_is_told_to_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim locks one task more than it takes; who passed by that one hears of it."""
+    gate, begun = asyncio.Event(), []
+
+    @zart.durable("one of two")
+    async def one_of_two(number: int) -> int:
+        begun.append(number)
+        await gate.wait()
+        return number
+
+    async with (
+        zart.connect(database.url) as first,
+        zart.connect(database.url) as second,
+    ):
+        await first.migrate()
+        claim, passed_by = second.backend.claim, asyncio.Event()
+
+        async def beside_the_other(*arguments: Any) -> Claimed:
+            if begun or passed_by.is_set():
+                return await claim(*arguments)
+            if await _ready(second) < 2:
+                return Claimed()
+            passed_by.set()  # both are locked: the one is being claimed, the other looked at
+            return Claimed()
+
+        monkeypatch.setattr(second.backend, "claim", beside_the_other)
+        claim_first = first.backend.claim
+
+        async def after_the_other(*arguments: Any) -> Claimed:
+            if await _ready(first) == 2:
+                await passed_by.wait()
+            return await claim_first(*arguments)
+
+        monkeypatch.setattr(first.backend, "claim", after_the_other)
+        async with (
+            zart.Worker(first, [one_of_two], SELDOM),
+            zart.Worker(second, [one_of_two], SELDOM),
+        ):
+            handles = await first.schedule_many(one_of_two, [1, 2])
+            since = time.monotonic()
+            await eventually(lambda: _true(len(begun) == 2))
+            assert time.monotonic() - since < 5
+            gate.set()
+            assert [await h.result(timeout="10s") for h in handles] == [1, 2]
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def _waits(scheduler: zart.DurableScheduler, id: str) -> None:
+    await eventually(lambda: scheduler.get(id), is_true=lambda e: e.status is zart.Status.WAITING)
+
+
+async def _ready(scheduler: zart.DurableScheduler) -> int:
+    return len(await scheduler.list(status=zart.Status.PENDING))
