@@ -11,9 +11,10 @@ import pytest
 
 import zart
 from tests.databases import Database
-from tests.marks import postgres_only
+from tests.marks import hinted, postgres_only
 from zart.models import Claimed
 from zart.scheduler.entries import Entry, Park, Receipt
+from zart.scheduler.wakeup import READY, Bell
 from zart.testing.conformance.harness import eventually, guarantee
 
 SELDOM = zart.WorkerConfig(concurrency=1, poll_interval="60s", shutdown_timeout="1s")
@@ -89,11 +90,9 @@ async def test_a_worker_that_knows_of_nothing_does_not_ask(
         assert claims < 10
 
 
-@guarantee(10)
-async def test_a_full_worker_that_slept_through_a_hint_asks_again(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What comes while every slot is taken is claimed when one is free, whoever told of it."""
+@hinted
+async def test_a_hint_to_a_full_worker_is_kept(database: Database) -> None:
+    """What comes while every slot is taken is claimed as soon as one is free."""
     release = asyncio.Event()
 
     @zart.durable("holds")
@@ -106,20 +105,15 @@ async def test_a_full_worker_that_slept_through_a_hint_asks_again(
         zart.connect(database.url) as elsewhere,
     ):
         await scheduler.migrate()
-        config = zart.WorkerConfig(concurrency=1, poll_interval="50ms", shutdown_timeout="1s")
-        async with zart.Worker(scheduler, [holds], config) as worker:
+        heard = Bell()
+        await scheduler.wakeups.attach(heard, READY)
+        async with zart.Worker(scheduler, [holds], SELDOM) as worker:
             first = await scheduler.schedule(holds, "first")
             await eventually(lambda: _true(worker.running == 1))
+            heard.ring()
+            await heard.wait(1)
             second = await elsewhere.schedule(holds, "second")
-            looks, ready_due = 0, scheduler.backend.ready_due
-
-            async def counted(*arguments: Any) -> Any:
-                nonlocal looks
-                looks += 1
-                return await ready_due(*arguments)
-
-            monkeypatch.setattr(scheduler.backend, "ready_due", counted)
-            await eventually(lambda: _true(looks > 3))  # of a worker without a slot
+            assert await heard.wait(10)
             release.set()
             assert await first.result(timeout="10s") == "first"
             assert await second.result(timeout="10s") == "second"
@@ -184,10 +178,20 @@ async def test_what_a_claim_has_looked_at_and_left_is_told_to_others(
             return await claim_first(*arguments)
 
         monkeypatch.setattr(first.backend, "claim", after_the_other)
+        looks, ready_due = 0, second.backend.ready_due
+
+        async def counted(*arguments: Any) -> Any:
+            nonlocal looks
+            answer = await ready_due(*arguments)
+            looks += 1
+            return answer
+
+        monkeypatch.setattr(second.backend, "ready_due", counted)
         async with (
             zart.Worker(first, [one_of_two], SELDOM),
             zart.Worker(second, [one_of_two], SELDOM),
         ):
+            await eventually(lambda: _true(looks == 1))  # its only one: it is told, or too late
             handles = await first.schedule_many(one_of_two, [1, 2])
             since = time.monotonic()
             await eventually(lambda: _true(len(begun) == 2))
