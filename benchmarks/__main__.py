@@ -37,7 +37,7 @@ def main() -> int:
         servers.close()
     report.show(found, console)
     about = report.facts(rounds)
-    name = "quick" if options.quick else "latest"
+    name = options.name or ("quick" if options.quick else "latest")
     path = report.write(found, about, _versions(scale.systems), name)
     plot.draw(found, about, path.with_suffix(".svg"))
     console.print(f"written to {path} and its .json and .svg")
@@ -111,6 +111,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=2.0, help="how long the steady load lasts (2)"
     )
+    parser.add_argument("--name", help="of the files with the results (latest, or quick)")
     return parser.parse_args()
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 
 import zart
@@ -139,6 +140,34 @@ async def test_after_a_pause_the_commit_itself_tells(
             await handle.offer_event("word", "heard")
             assert await handle.result(timeout="10s") == "heard"
         assert sent == []
+
+
+@postgres_only
+async def test_a_server_that_takes_no_notification_takes_the_rest(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its queue of them may be full: what is scheduled or offered is written all the same."""
+    owner = await asyncpg.connect(database.url)
+    name = await owner.fetchval("SELECT current_database()")
+    await owner.execute(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog')
+    await owner.execute(
+        """
+        CREATE FUNCTION public.pg_notify(text, text) RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE 'too many notifications in the NOTIFY queue' USING ERRCODE = '54000';
+        END $$
+        """
+    )
+    await owner.close()
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        handle = await scheduler.schedule(listens)
+        await asyncio.sleep(0.3)
+        await handle.offer_event("word", "heard")
+        async with zart.Worker(scheduler, [listens], SELDOM):
+            assert await handle.result(timeout="10s") == "heard"
+    told = [r for r in caplog.records if "takes no notification" in r.getMessage()]
+    assert len(told) == 2
 
 
 @postgres_only

@@ -26,7 +26,19 @@ UNITS = {
 }
 
 
+BARE = "bare latency at idle"
+
+
 def cells(scale: Scale) -> Iterator[Cell]:
+    if scale.has("zart", "postgres"):
+        yield Cell(
+            "postgres",
+            BARE,
+            "bare_latency",
+            (str(scale.samples),),
+            lambda found: {"insert to update elsewhere, ms": found["taken"]},
+            group="latency",
+        )
     for system, kind in MEASURED:
         if scale.has(system, kind):
             samples = min(scale.samples, SLOW.get(system, scale.samples))

@@ -318,6 +318,13 @@ class _PostgresTransaction:
             rows = await self._connection.fetch(named.sql, *named.bind(values, _spread))
         except asyncpg.UniqueViolationError as error:
             raise RaceLostError from error
+        except asyncpg.ProgramLimitExceededError as error:
+            if not values.get("message"):
+                raise
+            # The server's queue of notifications is full, for the sake of somebody who listens and
+            # stands still in a transaction. What is to be written goes without its note.
+            _log.warning("PostgreSQL takes no notification, others look by themselves: %s", error)
+            return await self.fetch(statement, **{**values, "message": ""})
         return cast("list[Row]", rows)
 
     async def execute(self, statement: str, /, **values: Any) -> int:

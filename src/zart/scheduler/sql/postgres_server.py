@@ -219,8 +219,8 @@ class PostgresServer:
         _log.info("%s", "; ".join(notes))
 
     def known_to_listen(self) -> bool:
-        """True when a connection has shown that notifications arrive."""
-        return self._asked and self.capabilities.listen
+        """True when a connection has shown that notifications arrive, of single statements too."""
+        return self._asked and self.capabilities.listen and self.alone
 
     def can(self, name: str) -> bool:
         """Whether the server has this capability."""
