@@ -76,7 +76,9 @@ class Cut:
             return await context.transaction("pay", self._transfer)
         if kind == "time-out":
             return await context.wait_for_event("never", type=str, timeout="1ms", name="pay")
-        return await context.wait_for_event("money", type=str, name="pay")
+        # In a branch: alone, it would take the event without a commit to be cut off at.
+        waiting = context.wait_for_event("money", type=str, name="pay")
+        return await asyncio.create_task(waiting)
 
     async def _pay(self) -> str:
         self.calls.append("pay")

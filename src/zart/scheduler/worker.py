@@ -283,6 +283,7 @@ class Worker:
                 await self._slot.wait(1.0)
             elif not self.holds:
                 await self._ready.wait(0.1)
+                self._clear_at = -math.inf  # what rang is to be looked for
             elif (rest := self._clear_at + max(self._interval, RECONCILE) - time.monotonic()) > 0:
                 # Nothing was left; what comes now rings, or the look of `_keep_time` finds it.
                 if await self._ready.wait(rest):

@@ -193,8 +193,9 @@ class _SqliteTransaction:
         return self._connection.changes()
 
 
-_by_urgency = itemgetter(5, 6)
-"""Priority, and the time from which it has been ready."""
+_by_urgency = itemgetter(5, 6, 0)
+"""Priority, the time from which it has been ready, in whole milliseconds, and the id, which tells
+in whose turn it was made."""
 
 
 def _spread(rows: Sequence[Any]) -> Sequence[str]:
