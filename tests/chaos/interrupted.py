@@ -158,7 +158,9 @@ class Watch:
         if self.mode == LATE:
             self._point = None
             self.stood_still = True
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread: one sent to the process may wait for another of its threads, and this
+            # one goes on for a moment, into the next transaction.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         else:
             os.kill(os.getpid(), signal.SIGKILL)
 
