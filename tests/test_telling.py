@@ -145,6 +145,32 @@ async def test_after_a_pause_the_commit_itself_tells(
 
 
 @postgres_only
+async def test_nobody_asks_after_what_has_just_been_inserted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller of another process looks when it hears of an end, and not before."""
+    async with (
+        zart.connect(database.url) as scheduler,
+        zart.connect(database.url) as elsewhere,
+    ):
+        await scheduler.migrate()
+        results, looks = scheduler.backend.results, 0
+
+        async def counted(ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+            nonlocal looks
+            looks += 1
+            return await results(ids)
+
+        monkeypatch.setattr("zart.scheduler.results.FIRST_LOOK", 60)
+        async with zart.Worker(elsewhere, [echo], SELDOM):
+            assert await (await scheduler.schedule(echo, 1)).result(timeout="10s") == 1
+            monkeypatch.setattr(scheduler.backend, "results", counted)
+            monkeypatch.setattr("zart.scheduler.results.FRESH", 60)
+            assert await (await scheduler.schedule(echo, 2)).result(timeout="10s") == 2
+        assert looks == 1
+
+
+@postgres_only
 async def test_a_server_that_takes_no_notification_takes_the_rest(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

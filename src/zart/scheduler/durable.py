@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -77,7 +79,7 @@ class Handle(Generic[O_co]):
     ``id`` is its id; ``created`` is False when the id had been scheduled before.
     """
 
-    __slots__ = ("_output_type", "_scheduler", "created", "id")
+    __slots__ = ("_made_at", "_output_type", "_scheduler", "created", "id")
 
     def __init__(
         self, scheduler: DurableScheduler, id: str, output_type: Any, *, created: bool = False
@@ -86,6 +88,7 @@ class Handle(Generic[O_co]):
         self._output_type = output_type
         self.id = id
         self.created = created
+        self._made_at = time.monotonic() if created else -math.inf
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
@@ -97,7 +100,7 @@ class Handle(Generic[O_co]):
         `ExecutionFailedError` or `ExecutionCancelledError` where there is no result.
         """
         result: O_co = await self._scheduler.result(
-            self.id, timeout=timeout, type=self._output_type
+            self.id, timeout=timeout, type=self._output_type, inserted_at=self._made_at
         )
         return result
 
@@ -502,13 +505,20 @@ class DurableScheduler:
         return await self.get(execution_id)
 
     async def result(
-        self, execution_id: str, timeout: Duration | None = None, *, type: Any = Any
+        self,
+        execution_id: str,
+        timeout: Duration | None = None,
+        *,
+        type: Any = Any,
+        inserted_at: float = -math.inf,
     ) -> Any:
         """Wait for an execution's end and give its result, decoded as ``type``.
 
-        Raises `WaitTimedOutError`, `ExecutionFailedError`, `ExecutionCancelledError`.
+        Where this process has inserted it, ``inserted_at`` may tell when, by `time.monotonic`: just
+        after that the database is not asked. Raises `WaitTimedOutError`, `ExecutionFailedError`,
+        `ExecutionCancelledError`.
         """
-        status, output, error = await self._ending(execution_id, timeout)
+        status, output, error = await self._ending(execution_id, timeout, inserted_at)
         if status == Status.COMPLETED:
             try:
                 return self.serializer.shape(type).decode(output)
@@ -531,12 +541,14 @@ class DurableScheduler:
         self._results.settle(execution_id, (status, output, error))
         self.wakeups.tell(FINISHED)
 
-    async def _ending(self, execution_id: str, timeout: Duration | None) -> tuple[Any, ...]:
+    async def _ending(
+        self, execution_id: str, timeout: Duration | None, since: float = -math.inf
+    ) -> tuple[Any, ...]:
         checked(execution_id, "an execution id")
         limit = None if timeout is None else seconds(timeout, what="timeout")
         try:
             async with asyncio.timeout(limit):
-                ending = await self._results.ending(execution_id)
+                ending = await self._results.ending(execution_id, since)
         except TimeoutError:
             assert limit is not None
             raise WaitTimedOutError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -21,6 +23,9 @@ Ending: TypeAlias = tuple[Any, ...]
 FIRST_LOOK = 0.01
 """Seconds; looks then become rarer, up to the backend's poll interval."""
 
+
+FRESH = 0.005
+"""Seconds since its insertion for which nobody asks after an execution: its end will tell."""
 
 PAUSE = 0.00005
 """Seconds of rest after a look, for each execution that it asked about."""
@@ -56,14 +61,18 @@ class Results:
         self._waiting: dict[str, list[asyncio.Future[Ending | None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def ending(self, execution_id: str) -> Ending | None:
-        """How the execution ended, as soon as it has; None when there is no such execution."""
+    async def ending(self, execution_id: str, since: float = -math.inf) -> Ending | None:
+        """How the execution ended, as soon as it has; None when there is no such execution.
+
+        ``since`` is when it was inserted by this process, on its monotonic clock.
+        """
         future: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(execution_id, []).append(future)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look(), name="zart-results")
         if not self._runs_here(execution_id):  # one that does has not ended, and tells when it has
-            self._new.add(execution_id)
+            if time.monotonic() - since > FRESH:
+                self._new.add(execution_id)
             self._bell.ring()
         try:
             return await future

@@ -43,6 +43,9 @@ _log = logging.getLogger("zart.database")
 # classes for each element, which took a third of a flush's time.
 _TYPES = {"text": "text::text[]", "int": "text::bigint[]"}
 _encode = msgspec.json.Encoder().encode
+AT_HAND = 2
+"""Connections that are kept at hand between two statements: to take one from the pool and to give
+it back starts two tasks, and takes as long as a third of a statement."""
 CANCELLING = 1.0
 """Seconds that a server may take to cancel a statement."""
 _LONG = 86_400.0
@@ -116,6 +119,10 @@ class PostgresDatabase(Database):
         super().__init__(tables)
         self._connections = connections
         self._pool: Any = None
+        self._at_hand: list[Any] = []
+        """Connections of the pool that are free, and not given back to it."""
+        self._awaited = 0
+        """How many wait for one of the pool's."""
         channel = zlib.crc32(tables.named("tasks").encode())
         self.hints: Hints | None = _Notifications(
             self._connect_to_listen, f"zart_{channel:08x}", self.server.known_to_listen
@@ -169,13 +176,17 @@ class PostgresDatabase(Database):
             return await work(_PostgresTransaction(connection, self.statements, attempt))
 
     @asynccontextmanager
-    async def _acquired(self) -> AsyncGenerator[Any, None]:
+    async def _acquired(self, *, lent: bool = False) -> AsyncGenerator[Any, None]:
+        # One that is lent goes back to the pool, which makes what a user has kept of it unusable.
+        # So does one that met an error: the pool leaves nothing of a transaction behind.
         pool = self._pool
         if pool is None:
             raise RuntimeError("the scheduler is not connected, or closed")
-        connection = await self._free_connection(pool)
+        connection = await self._taken(pool)
+        well = False
         try:
             yield connection
+            well = not lent
         except (TimeoutError, asyncio.CancelledError):
             await _end_statement(connection)
             raise
@@ -185,15 +196,30 @@ class PostgresDatabase(Database):
             connection.terminate()
             raise
         finally:
+            may_stay = well and pool is self._pool and not self._awaited
+            if may_stay and len(self._at_hand) < AT_HAND and not connection.is_closed():
+                self._at_hand.append(connection)
+            else:
+                await pool.release(connection)
+
+    async def _taken(self, pool: Any) -> Any:
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            if not connection.is_closed():
+                return connection
             await pool.release(connection)
+        return await self._free_connection(pool)
 
     async def _free_connection(self, pool: Any) -> Any:
+        self._awaited += 1
         try:
             return await pool.acquire(timeout=POOL_TIMEOUT)
         except TimeoutError:
             if pool.get_idle_size() or pool.get_size() < self._connections:
                 raise  # it was a new one that could not be made
             raise PoolExhaustedError(self._connections) from None
+        finally:
+            self._awaited -= 1
 
     def lacks_tables(self, error: BaseException) -> bool:
         # undefined table, column, schema
@@ -225,7 +251,7 @@ class PostgresDatabase(Database):
     async def exclusively(self, job: Callable[[Ddl], Awaitable[T]]) -> T:
         # Read committed: what another process has migrated while this one waited is to be seen.
         async with (
-            self._acquired() as connection,
+            self._acquired(lent=True) as connection,
             connection.transaction(isolation="read_committed"),
         ):
             key = zlib.crc32(f"zart migrate {self.tables.named('tasks')}".encode())
@@ -236,7 +262,7 @@ class PostgresDatabase(Database):
 
     @asynccontextmanager
     async def own_transaction(self, attempt: int) -> AsyncGenerator[tuple[Any, Any], None]:
-        async with self._acquired() as connection:
+        async with self._acquired(lent=True) as connection:
             # What the session is set to for our own statements is not for the user's.
             level = self.server.isolation.replace(" ", "_")
             limit = f"{self.standstill * 1000:.0f}"
@@ -261,7 +287,10 @@ class PostgresDatabase(Database):
         if self._pool is not None:
             pool, self._pool = self._pool, None
             try:
-                await asyncio.wait_for(pool.close(), 5)
+                async with asyncio.timeout(5):
+                    while self._at_hand:
+                        await pool.release(self._at_hand.pop())
+                    await pool.close()
             except TimeoutError:
                 pool.terminate()
 
