@@ -26,17 +26,17 @@ UNITS = {
 }
 
 
-BARE = "bare latency at idle"
+LABEL = "latency at idle"
 
 
 def cells(scale: Scale) -> Iterator[Cell]:
     if scale.has("zart", "postgres"):
         yield Cell(
             "postgres",
-            BARE,
+            LABEL,
             "bare_latency",
             (str(scale.samples),),
-            lambda found: {"insert to update elsewhere, ms": found["taken"]},
+            lambda found: {"bare insert to update elsewhere, ms": found["taken"]},
             group="latency",
         )
     for system, kind in MEASURED:
@@ -44,7 +44,7 @@ def cells(scale: Scale) -> Iterator[Cell]:
             samples = min(scale.samples, SLOW.get(system, scale.samples))
             yield Cell(
                 kind,
-                "latency at idle",
+                LABEL,
                 module(system),
                 ("latency", str(samples), *settings(system)),
                 _latencies,
