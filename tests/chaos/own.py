@@ -59,12 +59,16 @@ class Administrator:
             return list(await cursor.fetchall() or ())
 
     async def end_connections(self, only: Sequence[int] | None = None) -> int:
-        """Cut every connection but this one, or those of these ids; gives how many there were."""
+        """Cut every connection to the database but this one, or those of these ids.
+
+        Gives how many there were. On MariaDB they are those to any database of the server.
+        """
         if self._database.kind == "postgres":
             which = "" if only is None else f" AND pid IN ({_list(only)})"
             ended = await self.run(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <>"
-                f" pg_backend_pid() AND backend_type = 'client backend'{which}"
+                " pg_backend_pid() AND datname = current_database()"
+                f" AND backend_type = 'client backend'{which}"
             )
             return len(ended)
         which = "" if only is None else f" AND id IN ({_list(only)})"

@@ -197,7 +197,7 @@ class PostgresDatabase(Database):
             raise
         finally:
             may_stay = well and pool is self._pool and not self._awaited
-            if may_stay and len(self._at_hand) < AT_HAND and not connection.is_closed():
+            if may_stay and len(self._at_hand) < AT_HAND and not _has_ended(connection):
                 self._at_hand.append(connection)
             else:
                 await pool.release(connection)
@@ -205,9 +205,10 @@ class PostgresDatabase(Database):
     async def _taken(self, pool: Any) -> Any:
         while self._at_hand:
             connection = self._at_hand.pop()
-            if not connection.is_closed():
+            if not _has_ended(connection):
                 return connection
-            await pool.release(connection)
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has it back already
+                connection.terminate()
         return await self._free_connection(pool)
 
     async def _free_connection(self, pool: Any) -> Any:
@@ -289,10 +290,18 @@ class PostgresDatabase(Database):
             try:
                 async with asyncio.timeout(5):
                     while self._at_hand:
-                        await pool.release(self._at_hand.pop())
+                        with contextlib.suppress(*self.driver_errors):  # it ends just now
+                            await pool.release(self._at_hand.pop())
                     await pool.close()
             except TimeoutError:
                 pool.terminate()
+
+
+def _has_ended(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # the pool took it back when it ended
+        return True
 
 
 async def _no_reset(connection: Any) -> None:

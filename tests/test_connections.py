@@ -1,0 +1,59 @@
+"""The connections of a PostgreSQL scheduler: few serve many, and what is lent comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+import pytest
+
+import zart
+from tests.databases import Database
+from tests.marks import postgres_only
+from zart.testing.conformance.rows import on_driver, run_sql
+
+
+@zart.durable("nothing")
+async def nothing() -> None:
+    """Never run here."""
+
+
+@postgres_only
+@pytest.mark.parametrize("connections", [1, 2, 3])
+async def test_few_connections_serve_many(database: Database, connections: int) -> None:
+    """None is kept from those who wait for one."""
+    async with zart.connect(database.url, connections=connections) as scheduler:
+        await scheduler.migrate()
+        handles = await asyncio.gather(*(scheduler.schedule(nothing) for _ in range(20)))
+        for _ in range(3):
+            found = await asyncio.gather(*(handle.get() for handle in handles))
+            assert {execution.status for execution in found} == {"pending"}
+        since = time.monotonic()
+    assert time.monotonic() - since < 2  # none is missed at the end
+
+
+@postgres_only
+async def test_a_connection_that_is_kept_beyond_its_transaction_is_of_no_use(
+    database: Database,
+) -> None:
+    """It serves others by then: a workflow that wrote on it would write into theirs."""
+    kept: list[Any] = []
+
+    async def move(connection: Any) -> None:
+        kept.append(connection)
+        await on_driver(connection, "INSERT INTO ledger (amount) VALUES (1)")
+
+    @zart.durable("keeps")
+    async def keeps() -> None:
+        await zart.context().transaction("move", move)
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        await run_sql(scheduler, "CREATE TABLE ledger (amount integer)")
+        async with zart.Worker(scheduler, [keeps]):
+            await (await scheduler.schedule(keeps)).result(timeout="10s")
+        with pytest.raises(asyncpg.InterfaceError, match="released"):
+            await kept[0].execute("INSERT INTO ledger (amount) VALUES (2)")
+        assert await run_sql(scheduler, "SELECT amount FROM ledger") == [(1,)]
