@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -81,6 +82,8 @@ class SqliteDatabase(Database):
         self.path = path
         self._writer = _Thread(path, self.statements, "zart-writer")
         self._reader = _Thread(path, self.statements, "zart-reader", write=False)
+        self._transactions = ThreadPoolExecutor(1, "zart-transactions")
+        self._turn = asyncio.Lock()
         self.hints: Hints | None = _FileHints(self._writer)
 
     async def _run_once(self, work: Work[T], attempt: int) -> T:
@@ -128,13 +131,17 @@ class SqliteDatabase(Database):
     async def own_transaction(
         self, attempt: int
     ) -> AsyncGenerator[tuple[Any, apsw.Connection], None]:
-        connection = await _to_its_end(_open, self.path)
-        try:
-            await _to_its_end(connection.execute, "BEGIN IMMEDIATE")
-            yield _SqliteTransaction(connection, self.statements, attempt), connection
-            await _to_its_end(connection.execute, "COMMIT")
-        finally:
-            connection.close(True)
+        # One after the other, as there is one writer; and on a thread of their own: one that waits
+        # for the lock must never have the thread that the lock's holder needs for its COMMIT.
+        async with self._turn:
+            thread = self._transactions
+            connection = await _to_its_end(thread, _open, self.path)
+            try:
+                await _to_its_end(thread, connection.execute, "BEGIN IMMEDIATE")
+                yield _SqliteTransaction(connection, self.statements, attempt), connection
+                await _to_its_end(thread, connection.execute, "COMMIT")
+            finally:
+                connection.close(True)
 
     def borrowed(self, connection: Any) -> _SqliteTransaction:
         if not isinstance(connection, apsw.Connection):
@@ -147,7 +154,11 @@ class SqliteDatabase(Database):
         return _SqliteTransaction(connection, self.statements, 1)
 
     async def close(self) -> None:
-        await asyncio.gather(self._writer.close(), self._reader.close())
+        await asyncio.gather(
+            self._writer.close(),
+            self._reader.close(),
+            asyncio.to_thread(self._transactions.shutdown),
+        )
 
 
 class _SqliteDdl:
@@ -213,13 +224,13 @@ def _open(path: Path) -> apsw.Connection:
     return connection
 
 
-async def _to_its_end(function: Callable[..., T], *arguments: Any) -> T:
-    """Run in a thread; a caller that is cancelled waits for it all the same.
+async def _to_its_end(thread: Executor, function: Callable[..., T], *arguments: Any) -> T:
+    """Run in the thread; a caller that is cancelled waits for it all the same.
 
     A connection cannot be closed while a thread is at work on it: it would be left behind, and
     the writer's lock with it.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    work = asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

@@ -74,6 +74,28 @@ class TestTransactions:
             )
 
     @guarantee(20)
+    async def test_many_transactions_at_once_do_not_hold_each_other_up(
+        self, backend: Backend
+    ) -> None:
+        """More of them than a process has threads: one that waits takes nothing from another."""
+
+        @zart.durable("many")
+        async def many(number: int) -> int:
+            async def slowly(connection: Any) -> int:
+                await asyncio.sleep(0.01)
+                return await note(connection, number)
+
+            return await zart.context().transaction("note", slowly)
+
+        async with open_scheduler(backend) as scheduler:
+            await make_ledger(scheduler)
+            async with working(scheduler, many):
+                handles = await scheduler.schedule_many(many, range(40))
+                ended = asyncio.gather(*(handle.result() for handle in handles))
+                assert await asyncio.wait_for(ended, 9) == [2 * n for n in range(40)]
+            assert await ledger(scheduler) == list(range(40))
+
+    @guarantee(20)
     async def test_a_crash_before_the_commit_leaves_nothing(self, backend: Backend) -> None:
         """What was written by a transaction that was not committed is written once, by the next."""
         tries: list[int] = []
