@@ -451,6 +451,7 @@ class StepRun:
         rest = (retry_at - self.clock.now_at()) / 1_000_000
         if rest <= IN_PLACE:
             await asyncio.sleep(max(rest, 0))
+            await self._ledger.hold()  # the process may have stood still meanwhile
             return
         self._park = Park(self._task.wake_sequence, number, retry_at, -1)
         raise Suspension

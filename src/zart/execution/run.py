@@ -546,16 +546,15 @@ class Run:
     async def back_off(self, step: str, retry_at: int, number: int) -> None:
         """Wait for the next attempt at a step."""
         rest = (retry_at - self.clock.now_at()) / 1_000_000
-        if rest <= 0:
-            return
-        if rest <= IN_PLACE:
+        if rest > IN_PLACE:
+            self.branches.leave()
+            try:
+                await self.wait(Waiting(step, lambda: self.clock.now_at() >= retry_at, retry_at))
+            finally:
+                self.branches.enter()
+        elif rest > 0:
             await asyncio.sleep(rest)
-            return
-        self.branches.leave()
-        try:
-            await self.wait(Waiting(step, lambda: self.clock.now_at() >= retry_at, retry_at))
-        finally:
-            self.branches.enter()
+        await self._may_begin()  # the process may have stood still meanwhile
 
     def wake(self, fresh: ClaimedTask) -> None:
         """Take in what has come for a run that waits in place.

@@ -269,6 +269,45 @@ class TestOwnership:
             assert await again.result(timeout="10s") == "heir"
 
     @guarantee(9)
+    @pytest.mark.parametrize("where", ["here", "anywhere"])
+    async def test_a_worker_without_its_lease_begins_no_further_attempt(
+        self, backend: Backend, where: str
+    ) -> None:
+        """A back-off in place that is over while the worker is cut off waits for the lease."""
+        begun: list[str] = []
+
+        @zart.step(retry=zart.RetryConfig.fixed(1, "900ms"))
+        async def flaky() -> str:
+            begun.append("attempt")
+            if len(begun) == 1:
+                raise ConnectionError("not yet")
+            return "tried again"
+
+        @zart.durable("hesitant")
+        async def hesitant() -> str:
+            if where == "here":
+                return await flaky()
+            far = zart.context().schedule_step("far", flaky)
+            return (await zart.context().wait_all([far]))[0]
+
+        async with (
+            open_scheduler(backend) as scheduler,
+            separable_worker(backend, hesitant, flaky) as (_, partition),
+        ):
+            handle = await scheduler.schedule(hesitant)
+
+            async def failed_once() -> bool:
+                steps = await scheduler.timeline(handle.id)
+                return any(step.attempts for step in steps)
+
+            await eventually(failed_once)
+            partition.cut()
+            await asyncio.sleep(1.5)  # the back-off is over by then, and so is the lease
+            assert len(begun) == 1
+            partition.heal()  # nobody took over: it goes on where it stood
+            assert await handle.result(timeout="10s") == "tried again"
+
+    @guarantee(9)
     async def test_a_worker_without_its_lease_does_not_write(self, backend: Backend) -> None:
         """A step that ends while its worker is cut off is not recorded until the lease is sure."""
         go_on = asyncio.Event()
