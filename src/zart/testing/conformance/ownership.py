@@ -269,6 +269,40 @@ class TestOwnership:
             assert await again.result(timeout="10s") == "heir"
 
     @guarantee(9)
+    async def test_nothing_begins_that_was_claimed_before_the_lease_came_into_doubt(
+        self, backend: Backend
+    ) -> None:
+        """The claim is committed, and its answer comes to a worker that has long been cut off."""
+        entered: list[str] = []
+
+        @zart.durable("claimed-early")
+        async def claimed_early() -> str:
+            entered.append("body")
+            return "done"
+
+        async with (
+            open_scheduler(backend) as scheduler,
+            separable_worker(backend, claimed_early) as (_, partition),
+        ):
+            claim, answered = partition.claim, asyncio.Event()
+
+            async def answered_late(*arguments: Any) -> Any:
+                claimed = await claim(*arguments)
+                if claimed and not answered.is_set():
+                    partition.cut()
+                    await asyncio.sleep(1.0)  # more than two thirds of the lease
+                    answered.set()
+                return claimed
+
+            vars(partition)["claim"] = answered_late
+            handle = await scheduler.schedule(claimed_early)
+            await answered.wait()
+            await asyncio.sleep(0.2)
+            assert not entered
+            partition.heal()  # nobody took over: it may begin now, or is given back
+            assert await handle.result(timeout="10s") == "done"
+
+    @guarantee(9)
     @pytest.mark.parametrize("where", ["here", "anywhere"])
     async def test_a_worker_without_its_lease_begins_no_further_attempt(
         self, backend: Backend, where: str
