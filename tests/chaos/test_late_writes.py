@@ -16,7 +16,7 @@ from tests.chaos.forge import IN_PLACE, Life, News
 from tests.chaos.interrupted import LATE, Point
 from tests.chaos.sweep import FAMILY, Sweep, sweep
 from tests.crash import ledger
-from tests.crash.ledger import BEGIN, COMMITTED
+from tests.crash.ledger import BEGIN
 from tests.crash.processes import until
 from tests.databases import Database
 from tests.figures import figure
@@ -94,8 +94,10 @@ async def _stand_still(lives: Sweep, late: list[Life]) -> list[News]:
             assert (news.signal, news.status) == (0, 0), lives.log(news.execution)
             again = Life(f"{name}-{number}", LATE, points[name])
             news = (await lives.live([again], at_once=1))[0]
-        assert news.stopped, (points[name], lives.log(name))
-        stopped.append(news)
+        if news.stopped:
+            stopped.append(news)
+        else:  # what it waits for came together this time: such a write is not made in every life
+            assert lives.count(again) < points[name].number, (points[name], lives.log(name))
     return stopped
 
 
@@ -114,11 +116,14 @@ async def _serves(lives: Sweep, news: News) -> None:
 
 
 def _does_nothing_more(lives: Sweep, news: News, resumed_at: int) -> None:
-    """Its handlers have been stopped: they begin no step, and none hands anything back."""
+    """Its handlers have been stopped: they begin no step.
+
+    One may still be handed the answer to what was committed before the process stood still.
+    """
     family = {f"{news.execution}{part}" for part in FAMILY}
     late = [
         line
         for line in ledger.read(lives.folder, news.process)
-        if line.at > resumed_at and line.execution in family and line.mark in (BEGIN, COMMITTED)
+        if line.at > resumed_at and line.execution in family and line.mark == BEGIN
     ]
     assert not late, (late, lives.log(news.execution))
