@@ -56,13 +56,16 @@ async def test_every_kind_of_late_write_is_rejected_and_its_worker_goes_on_servi
         if budget.long:
             written = await lives.points([])
             points += [point for point in written if point.label not in NEVER_LATE]
+        rejected = 0
         for start in range(0, len(points), BATCH):
             batch = enumerate(points[start : start + BATCH])
-            await _are_rejected(lives, [Life(f"late-{start + n}", LATE, p) for n, p in batch])
-    figure(f"late writes of a paused worker: {database.kind}", f"{len(points)}, all rejected")
+            late = [Life(f"late-{start + n}", LATE, p) for n, p in batch]
+            rejected += await _are_rejected(lives, late)
+    figure(f"late writes of a paused worker: {database.kind}", f"{rejected}, all rejected")
 
 
-async def _are_rejected(lives: Sweep, late: list[Life]) -> None:
+async def _are_rejected(lives: Sweep, late: list[Life]) -> int:
+    """Stop, take over, let go on; gives how many there were to be rejected."""
     stopped = await _stand_still(lives, late)
     names = [news.execution for news in stopped]
     await lives.finish(names)
@@ -80,6 +83,7 @@ async def _are_rejected(lives: Sweep, late: list[Life]) -> None:
     for name in names:
         ended = lives.folder / f"{name}.writes"
         await until(ended.exists, f"the process of {name} ends in good order: {lives.log(name)}")
+    return len(stopped)
 
 
 async def _stand_still(lives: Sweep, late: list[Life]) -> list[News]:
@@ -96,8 +100,9 @@ async def _stand_still(lives: Sweep, late: list[Life]) -> list[News]:
             news = (await lives.live([again], at_once=1))[0]
         if news.stopped:
             stopped.append(news)
-        else:  # what it waits for came together this time: such a write is not made in every life
-            assert lives.count(again) < points[name].number, (points[name], lives.log(name))
+        else:  # what it waits for came together this time: a further write is not made in each life
+            point = points[name]
+            assert lives.count(again) < point.number > 1, (point, lives.log(name))
     return stopped
 
 
