@@ -73,11 +73,12 @@ def _side_by_side(found: Found, group: str) -> Table:
 def _latencies(found: Found) -> Table:
     units = list(dict.fromkeys(key.unit for key, _ in found.of("latency")))
     sources = list(dict.fromkeys((key.system, key.kind) for key, _ in found.of("latency")))
+    figures = {(key.system, key.kind, key.unit): figure for key, figure in found.of("latency")}
     rows = []
     for system, kind in sources:
         cells = []
         for unit in units:
-            figure = found.get("latency", kind, "latency at idle", system, unit)
+            figure = figures.get((system, kind, unit))
             cells.append(
                 f"{figure.percentile(0.5):.1f} / {figure.percentile(0.99):.1f}" if figure else ""
             )

@@ -33,7 +33,7 @@ def cells(scale: Scale) -> Iterator[Cell]:
     if scale.has("zart", "postgres"):
         yield Cell(
             "postgres",
-            LABEL,
+            f"bare {LABEL}",
             "bare_latency",
             (str(scale.samples),),
             lambda found: {"bare insert to update elsewhere, ms": found["taken"]},

@@ -82,7 +82,6 @@ class SqliteDatabase(Database):
         self.path = path
         self._writer = _Thread(path, self.statements, "zart-writer")
         self._reader = _Thread(path, self.statements, "zart-reader", write=False)
-        self._transactions = ThreadPoolExecutor(1, "zart-transactions")
         self._turn = asyncio.Lock()
         self.hints: Hints | None = _FileHints(self._writer)
 
@@ -134,7 +133,7 @@ class SqliteDatabase(Database):
         # One after the other, as there is one writer; and on a thread of their own: one that waits
         # for the lock must never have the thread that the lock's holder needs for its COMMIT.
         async with self._turn:
-            thread = self._transactions
+            thread = ThreadPoolExecutor(1, "zart-transaction")
             connection = await _to_its_end(thread, _open, self.path)
             try:
                 await _to_its_end(thread, connection.execute, "BEGIN IMMEDIATE")
@@ -142,6 +141,7 @@ class SqliteDatabase(Database):
                 await _to_its_end(thread, connection.execute, "COMMIT")
             finally:
                 connection.close(True)
+                thread.shutdown(wait=False)
 
     def borrowed(self, connection: Any) -> _SqliteTransaction:
         if not isinstance(connection, apsw.Connection):
@@ -154,11 +154,7 @@ class SqliteDatabase(Database):
         return _SqliteTransaction(connection, self.statements, 1)
 
     async def close(self) -> None:
-        await asyncio.gather(
-            self._writer.close(),
-            self._reader.close(),
-            asyncio.to_thread(self._transactions.shutdown),
-        )
+        await asyncio.gather(self._writer.close(), self._reader.close())
 
 
 class _SqliteDdl:
