@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 
+from benchmarks.drive import System
 from benchmarks.loops import run
 from benchmarks.processes import child, questions, tell
 
@@ -32,8 +33,6 @@ UPDATE bare_work SET owner = 'other' WHERE id =
     (SELECT id FROM bare_work WHERE owner IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id
 """
-GAP = 0.005, 0.1
-"""Seconds between two samples, a random number within."""
 
 
 async def take(url: str) -> None:
@@ -58,7 +57,7 @@ async def measure(url: str, samples: int) -> list[float]:
     async with child("bare_latency", url, "take") as taker:
         await taker.hear()
         for _ in range(samples):
-            await asyncio.sleep(random.uniform(*GAP))
+            await asyncio.sleep(random.uniform(*System.gap))
             begun = time.time_ns()
             await statement.fetch()
             found.append((await taker.hear() - begun) / 1e6)

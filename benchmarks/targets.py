@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.cells import growth, recovery, sleepers
+from benchmarks.cells import growth, latency, recovery, sleepers
 from benchmarks.cells.loads import named
 from benchmarks.found import Figure, Found
 from benchmarks.plan import DATABASES
@@ -69,7 +69,7 @@ def targets(found: Found) -> Iterator[Target]:
         )
     for kind, median, worst in (("postgres", 3, 10), ("sqlite", 5, 20), ("mysql", 30, 100)):
         for unit in ("schedule to first step, ms", "event to resume, ms"):
-            figure = found.get("latency", kind, "latency at idle", "zart", unit)
+            figure = found.get("latency", kind, latency.LABEL, "zart", unit)
             yield _bound(f"{kind}: {unit}, p50 / p99", figure, median, worst)
     yield from _of_many_rows(found)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.databases import selected_kinds
 
-__all__ = ["hinted", "postgres_only", "servers_only"]
+__all__ = ["hinted", "servers_only"]
 
 
 def _only(*kinds: str) -> pytest.MarkDecorator:
@@ -15,7 +15,5 @@ def _only(*kinds: str) -> pytest.MarkDecorator:
 
 servers_only = _only("postgres", "mysql")
 """For a test of what a file cannot do: its `database` is on a server."""
-postgres_only = _only("postgres")
-"""For a test of hints that are sent: PostgreSQL alone has them."""
 hinted = _only("sqlite", "postgres")
 """For a test where processes hear of each other's commits, and need not look."""

@@ -11,7 +11,6 @@ import pytest
 
 import zart
 from tests.databases import Database
-from tests.marks import postgres_only
 from zart.testing.conformance.rows import on_driver, run_sql
 
 
@@ -20,11 +19,10 @@ async def nothing() -> None:
     """Never run here."""
 
 
-@postgres_only
 @pytest.mark.parametrize("connections", [1, 2, 3])
-async def test_few_connections_serve_many(database: Database, connections: int) -> None:
+async def test_few_connections_serve_many(postgres_database: Database, connections: int) -> None:
     """None is kept from those who wait for one."""
-    async with zart.connect(database.url, connections=connections) as scheduler:
+    async with zart.connect(postgres_database.url, connections=connections) as scheduler:
         await scheduler.migrate()
         handles = await asyncio.gather(*(scheduler.schedule(nothing) for _ in range(20)))
         for _ in range(3):
@@ -34,9 +32,8 @@ async def test_few_connections_serve_many(database: Database, connections: int) 
     assert time.monotonic() - since < 2  # none is missed at the end
 
 
-@postgres_only
 async def test_a_connection_that_is_kept_beyond_its_transaction_is_of_no_use(
-    database: Database,
+    postgres_database: Database,
 ) -> None:
     """It serves others by then: a workflow that wrote on it would write into theirs."""
     kept: list[Any] = []
@@ -49,7 +46,7 @@ async def test_a_connection_that_is_kept_beyond_its_transaction_is_of_no_use(
     async def keeps() -> None:
         await zart.context().transaction("move", move)
 
-    async with zart.connect(database.url) as scheduler:
+    async with zart.connect(postgres_database.url) as scheduler:
         await scheduler.migrate()
         await run_sql(scheduler, "CREATE TABLE ledger (amount integer)")
         async with zart.Worker(scheduler, [keeps]):

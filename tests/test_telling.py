@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 
 import zart
+from tests.crash.processes import until
 from tests.databases import Database
-from tests.marks import hinted, postgres_only
+from tests.marks import hinted
 from zart.models import Claimed
 from zart.scheduler.entries import Entry, Park, Receipt
 from zart.scheduler.wakeup import READY, Bell
-from zart.testing.conformance.harness import eventually, guarantee
+from zart.testing.conformance.harness import guarantee
+from zart.testing.conformance.waiting import suspended
 
 SELDOM = zart.WorkerConfig(concurrency=1, poll_interval="60s", shutdown_timeout="1s")
 """A worker that hears of its work or comes too late."""
@@ -30,6 +33,16 @@ async def echo(value: int) -> int:
 @zart.durable("listens")
 async def listens() -> Any:
     return await zart.wait_for_event("word")
+
+
+@asynccontextmanager
+async def both(
+    database: Database,
+) -> AsyncGenerator[tuple[zart.DurableScheduler, zart.DurableScheduler], None]:
+    """Two schedulers on a database with its tables, as two processes have them."""
+    async with zart.connect(database.url) as one, zart.connect(database.url) as other:
+        await one.migrate()
+        yield one, other
 
 
 @guarantee(16)
@@ -47,7 +60,9 @@ async def test_an_event_just_before_the_park_resumes_at_once(
             if parking and not parks:
                 before = len(claims)
                 await scheduler.offer_event(parking[0].claim.execution_id, "word", "now")
-                await eventually(lambda: _true(claims[before:] == [0]))  # told, and found nothing
+                await until(
+                    lambda: claims[before:] == [0], "it is told, and finds nothing", seconds=10
+                )
             receipts = await commit(entries)
             if parking:
                 parks.extend(receipts)
@@ -101,16 +116,12 @@ async def test_a_hint_to_a_full_worker_is_kept(database: Database) -> None:
         await release.wait()
         return label
 
-    async with (
-        zart.connect(database.url) as scheduler,
-        zart.connect(database.url) as elsewhere,
-    ):
-        await scheduler.migrate()
+    async with both(database) as (scheduler, elsewhere):
         heard = Bell()
         await scheduler.wakeups.attach(heard, READY)
         async with zart.Worker(scheduler, [holds], SELDOM) as worker:
             first = await scheduler.schedule(holds, "first")
-            await eventually(lambda: _true(worker.running == 1))
+            await until(lambda: worker.running == 1, "the first holds the slot", seconds=10)
             heard.ring()
             await heard.wait(1)
             second = await elsewhere.schedule(holds, "second")
@@ -120,16 +131,11 @@ async def test_a_hint_to_a_full_worker_is_kept(database: Database) -> None:
             assert await second.result(timeout="10s") == "second"
 
 
-@postgres_only
 async def test_after_a_pause_the_commit_itself_tells(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker of another process hears of an execution and of an event from their own commits."""
-    async with (
-        zart.connect(database.url) as scheduler,
-        zart.connect(database.url) as elsewhere,
-    ):
-        await scheduler.migrate()
+    async with both(postgres_database) as (scheduler, elsewhere):
         async with zart.Worker(elsewhere, [listens], SELDOM):
             sent: list[str] = []
             hints = scheduler.backend.hints
@@ -137,23 +143,18 @@ async def test_after_a_pause_the_commit_itself_tells(
             monkeypatch.setattr(type(hints), "SHARE", 1)  # as long a pause as the commit took
             await asyncio.sleep(0.5)
             handle = await scheduler.schedule(listens)
-            await _waits(scheduler, handle.id)
+            await suspended(scheduler, handle.id)
             await asyncio.sleep(0.5)
             await handle.offer_event("word", "heard")
             assert await handle.result(timeout="10s") == "heard"
         assert sent == []
 
 
-@postgres_only
 async def test_nobody_asks_after_what_has_just_been_inserted(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller of another process looks when it hears of an end, and not before."""
-    async with (
-        zart.connect(database.url) as scheduler,
-        zart.connect(database.url) as elsewhere,
-    ):
-        await scheduler.migrate()
+    async with both(postgres_database) as (scheduler, elsewhere):
         results, looks = scheduler.backend.results, 0
 
         async def counted(ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -170,12 +171,11 @@ async def test_nobody_asks_after_what_has_just_been_inserted(
         assert looks == 1
 
 
-@postgres_only
 async def test_a_server_that_takes_no_notification_takes_the_rest(
-    database: Database, caplog: pytest.LogCaptureFixture
+    postgres_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its queue of them may be full: what is scheduled or offered is written all the same."""
-    owner = await asyncpg.connect(database.url)
+    owner = await asyncpg.connect(postgres_database.url)
     name = await owner.fetchval("SELECT current_database()")
     await owner.execute(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog')
     await owner.execute(
@@ -187,7 +187,7 @@ async def test_a_server_that_takes_no_notification_takes_the_rest(
         """
     )
     await owner.close()
-    async with zart.connect(database.url) as scheduler:
+    async with zart.connect(postgres_database.url) as scheduler:
         await scheduler.migrate()
         handle = await scheduler.schedule(listens)
         await handle.offer_event("word", "heard")
@@ -196,9 +196,8 @@ async def test_a_server_that_takes_no_notification_takes_the_rest(
     assert "takes no notification" in caplog.text
 
 
-@postgres_only
 async def test_what_a_claim_has_looked_at_and_left_is_told_to_others(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A claim locks one task more than it takes; who passed by that one hears of it."""
     gate, begun = asyncio.Event(), []
@@ -209,11 +208,7 @@ async def test_what_a_claim_has_looked_at_and_left_is_told_to_others(
         await gate.wait()
         return number
 
-    async with (
-        zart.connect(database.url) as first,
-        zart.connect(database.url) as second,
-    ):
-        await first.migrate()
+    async with both(postgres_database) as (first, second):
         scheduled, passed_by, idle = asyncio.Event(), asyncio.Event(), []
         claim, claim_first = second.backend.claim, first.backend.claim
 
@@ -247,19 +242,13 @@ async def test_what_a_claim_has_looked_at_and_left_is_told_to_others(
             zart.Worker(second, [one_of_two], SELDOM),
         ):
             # Nobody looks any more: from here on one is told, or it comes too late.
-            await eventually(lambda: _true({"first", "second", "looked"} <= set(idle)))
+            await until(
+                lambda: {"first", "second", "looked"} <= set(idle), "both are idle", seconds=10
+            )
             scheduled.set()
             handles = await first.schedule_many(one_of_two, [1, 2])
             since = time.monotonic()
-            await eventually(lambda: _true(len(begun) == 2))
+            await until(lambda: len(begun) == 2, "both begin", seconds=10)
             assert time.monotonic() - since < 5
             gate.set()
             assert [await h.result(timeout="10s") for h in handles] == [1, 2]
-
-
-async def _true(value: bool) -> bool:
-    return value
-
-
-async def _waits(scheduler: zart.DurableScheduler, id: str) -> None:
-    await eventually(lambda: scheduler.get(id), is_true=lambda e: e.status is zart.Status.WAITING)

@@ -16,6 +16,7 @@ MEASURED = (
     ("dbos tuned", "postgres"),
     ("absurd", "postgres"),
 )
+LABEL = "latency at idle"
 SLOW = {"dbos": 6}
 """Samples are fewer where each takes about a second."""
 UNITS = {
@@ -24,9 +25,6 @@ UNITS = {
     "completion": "completion to caller, ms",
     "step": "step, ms",
 }
-
-
-LABEL = "latency at idle"
 
 
 def cells(scale: Scale) -> Iterator[Cell]:

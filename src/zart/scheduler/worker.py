@@ -302,8 +302,7 @@ class Worker:
             self._strays.all_answered()
         try:
             tasks = await self._backend.claim(worker, names, amount) if names else Claimed()
-            if not self.holds:  # the answer may have come after a long stand-still
-                await self.hold()
+            await self.hold()  # the answer may have come after a long stand-still
             if worker != self.id:
                 return  # declared dead meanwhile; its claims are taken over as orphans
             self._clear_at = -math.inf if tasks.more else began

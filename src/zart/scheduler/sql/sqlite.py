@@ -133,15 +133,14 @@ class SqliteDatabase(Database):
         # One after the other, as there is one writer; and on a thread of their own: one that waits
         # for the lock must never have the thread that the lock's holder needs for its COMMIT.
         async with self._turn:
-            thread = ThreadPoolExecutor(1, "zart-transaction")
-            connection = await _to_its_end(thread, _open, self.path)
-            try:
-                await _to_its_end(thread, connection.execute, "BEGIN IMMEDIATE")
-                yield _SqliteTransaction(connection, self.statements, attempt), connection
-                await _to_its_end(thread, connection.execute, "COMMIT")
-            finally:
-                connection.close(True)
-                thread.shutdown(wait=False)
+            with ThreadPoolExecutor(1, "zart-transaction") as thread:
+                connection = await _to_its_end(thread, _open, self.path)
+                try:
+                    await _to_its_end(thread, connection.execute, "BEGIN IMMEDIATE")
+                    yield _SqliteTransaction(connection, self.statements, attempt), connection
+                    await _to_its_end(thread, connection.execute, "COMMIT")
+                finally:
+                    connection.close(True)
 
     def borrowed(self, connection: Any) -> _SqliteTransaction:
         if not isinstance(connection, apsw.Connection):
