@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,9 +14,12 @@ import pytest
 from tests import databases, figures
 from tests.databases import Database
 from tests.servers import RunServers, ServerError
+from tests.turns import Turns
 
 SELECTED = databases.selected_kinds()
 SERVERS = pytest.StashKey[RunServers]()
+TURNS = pytest.StashKey[Turns]()
+LOCKS = pytest.StashKey[TemporaryDirectory[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,7 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
     worker_input = getattr(config, "workerinput", {})
     servers = RunServers(worker_input.get("servers", databases.given_servers()))
     config.stash[SERVERS] = servers
+    if "turns" in worker_input:
+        number = int(worker_input["workerid"].removeprefix("gw"))
+        folder = Path(worker_input["turns"])
+        config.stash[TURNS] = Turns(
+            folder, number, worker_input["workercount"], os.cpu_count() or 1
+        )
     if _leads_workers(config):
+        config.stash[LOCKS] = TemporaryDirectory(prefix="zart-turns-")
         try:
             servers.start(SELECTED)
         except ServerError as error:
@@ -33,11 +45,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if servers := config.stash.get(SERVERS, None):
         servers.close()
+    if locks := config.stash.get(LOCKS, None):
+        locks.cleanup()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["servers"] = dict(node.config.stash[SERVERS].urls)
+    node.workerinput["turns"] = node.config.stash[LOCKS].name
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A timed test has a core to itself; the wait for it counts for no time-out."""
+    turns = item.config.stash.get(TURNS, None)
+    if turns is None:
+        return (yield)
+    with turns.turn(timed=item.get_closest_marker("timed") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -16,6 +18,7 @@ import pytest
 
 from tests.databases import Database, mysql_arguments
 from tests.servers import MariadbServer, PostgresServer, Server
+from tests.turns import Turns
 
 LISTENING = "0A"
 ROOT = Path(__file__).parent.parent
@@ -66,10 +69,16 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+def open_files(pid: int) -> Iterator[str]:
+    """What a process has open; what it closes meanwhile may be missing."""
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield str(file.readlink())
+
+
 def listening_addresses(pid: int) -> set[str]:
     """The addresses a process listens on, as Linux writes them: 0100007F is 127.0.0.1."""
-    files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
-    inodes = {file[8:-1] for file in files if file.startswith("socket:[")}
+    inodes = {file[8:-1] for file in open_files(pid) if file.startswith("socket:[")}
     sockets = [
         line.split()
         for table in ("tcp", "tcp6")
@@ -154,3 +163,28 @@ def test_a_server_that_cannot_start_says_why() -> None:
 
     with pytest.raises(Exception, match="invalid value for parameter"):
         Misled()
+
+
+def test_a_timed_test_holds_back_as_many_others_as_there_are_too_many(tmp_path: Path) -> None:
+    """Of three on two cores one waits until it has ended; the one beside it comes and goes."""
+    timed, other, beside = (Turns(tmp_path, number, 3, cores=2) for number in range(3))
+    ended: list[str] = []
+
+    def held_back() -> None:
+        with other.turn(timed=False):
+            ended.append("other")
+
+    def also_timed() -> None:
+        with beside.turn(timed=True):
+            ended.append("also timed")
+
+    with ThreadPoolExecutor() as threads:
+        with timed.turn(timed=True):
+            waiting = [threads.submit(held_back), threads.submit(also_timed)]
+            with beside.turn(timed=False):
+                ended.append("beside")
+            ended.append("timed")
+        for each in waiting:
+            each.result(timeout=10)
+    assert ended[:2] == ["beside", "timed"]
+    assert sorted(ended[2:]) == ["also timed", "other"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 from typing import Any, ClassVar, Protocol
@@ -36,9 +35,8 @@ __all__ = [
 
 _log = logging.getLogger("tests.chaos")
 
-WITHIN = 30.0 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 2 else 10.0
-"""Seconds from the end of an outage until the rate is back. More than two tests at a time take from
-each other what two cores have: alone, or one beside it, tell how soon."""
+WITHIN = 10.0
+"""Seconds from the end of an outage until the rate is back."""
 STANDS = 1.0
 """Seconds for which nothing is committed any more, before an outage is ended."""
 LINES = 12

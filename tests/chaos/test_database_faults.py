@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.conftest import Budget
 from tests.chaos.load import load
 from tests.chaos.outages import FEW, Ended, Killed, NoConnections, Outage, ReadOnly, ride_out
@@ -14,6 +16,7 @@ from tests.databases import Database
 from zart.testing.conformance.harness import guarantee
 
 
+@pytest.mark.timed
 @guarantee(1, 8, 10)
 @each_server
 async def test_a_database_that_is_gone_for_a_while_costs_no_step_and_no_worker(

@@ -37,6 +37,7 @@ def remote(request: pytest.FixtureRequest) -> Database:
     return made
 
 
+@pytest.mark.timed
 @guarantee(1)
 @each_server
 async def test_a_full_disk_holds_work_up_and_loses_nothing(kind: str, tmp_path: Path) -> None:
@@ -94,6 +95,7 @@ class CannotGrow:
             resource.prlimit(member.id, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+@pytest.mark.timed
 @guarantee(1)
 async def test_a_sqlite_file_that_cannot_grow_holds_work_up_and_loses_nothing(
     sqlite_database: Database, tmp_path: Path
@@ -137,6 +139,7 @@ class Locked:
         await self._stack.aclose()
 
 
+@pytest.mark.timed
 @guarantee(1, 10)
 async def test_heartbeats_that_are_locked_out_for_longer_than_the_lease_are_no_deaths(
     database: Database, tmp_path: Path
