@@ -3,7 +3,8 @@
 PostgreSQL's tables lie on a disk of their own: a file system in memory, in a mount namespace that
 ends with the server, so that nothing is left on the machine and its own disk is not touched.
 MariaDB ends with an assertion when a real disk is full and it has to write a page; so there the
-limit is that of its file of tables, which gives the same error to its clients.
+limit is that of its file of tables, which gives the same error to its clients. Now and then that,
+too, is the end of it: then it is gone until its administrator has given it more room.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class SmallServer(Server):
 
     @abstractmethod
     async def fill(self) -> None:
-        """Take every byte that is free."""
+        """Take every byte that is free; the server may not live through it."""
 
     @abstractmethod
     async def free(self) -> None:
@@ -128,6 +129,8 @@ class SmallMariadbServer(SmallServer, MariadbServer):
                     )
             except OperationalError as error:
                 if error.args[0] != TABLE_FULL:
+                    if await asyncio.to_thread(self.ends):
+                        return
                     raise
 
     async def free(self) -> None:

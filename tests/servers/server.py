@@ -74,6 +74,15 @@ class Server(ABC):
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def ends(self) -> bool:
+        """Whether it ends by itself, within a while; it does not when it only closed a line."""
+        assert self._process is not None
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def start(self) -> None:
         """Start on the data as it lies there, and wait until it answers."""
         with self.log_path.open("ab") as log:
