@@ -91,8 +91,10 @@ class Step(Generic[P, T]):
         arguments: tuple[Any, ...] = args
         if kwargs:
             function, arguments = functools.partial(function, *args, **kwargs), ()
-        shape = run.serializer.shape(step.result_type)
-        return run.step(name, lambda: called(function, arguments, asynchronous), shape, step.rules)
+        shape, ledger = run.serializer.shape(step.result_type), run.ledger
+        return run.step(
+            name, lambda: called(function, arguments, asynchronous, ledger), shape, step.rules
+        )
 
     def named(self, name: str) -> Step[P, T]:
         """The same step under a name of its own, unique in the run."""
@@ -117,7 +119,7 @@ class Step(Generic[P, T]):
         shape = run.serializer.shape(step.result_type)
         call = functools.partial(step.function, *args, **kwargs)
         return fanout.start_local(
-            run, name, lambda: called(call, (), step.is_async), shape, step.rules
+            run, name, lambda: called(call, (), step.is_async, run.ledger), shape, step.rules
         )
 
 

@@ -150,7 +150,7 @@ class TaskContext:
         asynchronous = is_async(plain)
         return await run.step(
             full,
-            lambda: called(plain, arguments, asynchronous),
+            lambda: called(plain, arguments, asynchronous, run.ledger),
             run.serializer.shape(declared),
             rules,
         )
@@ -213,7 +213,7 @@ class TaskContext:
         return fanout.start_local(
             run,
             full,
-            lambda: called(plain, arguments, asynchronous),
+            lambda: called(plain, arguments, asynchronous, run.ledger),
             run.serializer.shape(declared),
             rules,
         )

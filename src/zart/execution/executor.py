@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any, cast
@@ -418,7 +419,8 @@ class StepRun:
         step = self._step
         named = self._arguments()
         bound = step.bound(named)
-        value = await called(lambda: step.function(*bound.args, **bound.kwargs), (), step.is_async)
+        call = functools.partial(step.function, *bound.args, **bound.kwargs)
+        value = await called(call, (), step.is_async, self._ledger)
         shape = self.serializer.shape(step.result_type)
         return recorded_value(self, "step", self.claim.step, shape, value)
 

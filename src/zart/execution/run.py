@@ -18,7 +18,7 @@ from zart.execution.history import History
 from zart.execution.outstanding import MOST, Outstanding
 from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
-from zart.execution.threads import in_thread
+from zart.execution.threads import NotBegunError, in_thread
 from zart.models import Claim, ClaimedTask, Outcome, Recorded
 from zart.scheduler.entries import AttemptRow, Entry, Finish, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
@@ -274,10 +274,10 @@ class Run:
             if recorded.outcome != Outcome.OK or self.history.cut_off:
                 await self._cut_off_again(recorded)
             return self.replay(recorded, shape, rules)
+        if self.behind and (not rules.idempotent or self._is_far_ahead()) and not self.stopping:
+            await self.catch_up()
         if self.stopping or not self.ledger.holds:
             await self._may_begin()
-        if self.behind and (not rules.idempotent or self._is_far_ahead()):
-            await self.catch_up()
         started = self.clock.now_at()
         self.branches.enter()
         try:
@@ -586,18 +586,44 @@ def _here() -> asyncio.Task[Any]:
     return task
 
 
-def called(function: Callable[..., Any], arguments: tuple[Any, ...], asynchronous: bool) -> Any:
-    """An awaitable of a step function's result: a coroutine, or a thread's answer."""
+def called(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    asynchronous: bool,
+    ledger: Ledger | None = None,
+) -> Any:
+    """An awaitable of a step function's result: a coroutine, or a thread's answer.
+
+    The thread begins nothing while the lease of the ``ledger`` is in doubt.
+    """
     if asynchronous:
         return function(*arguments)
-    return _threaded(function, arguments)
+    return _threaded(function, arguments, ledger)
 
 
-async def _threaded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    result = await in_thread(lambda: function(*arguments))
+async def _threaded(
+    function: Callable[..., Any], arguments: tuple[Any, ...], ledger: Ledger | None
+) -> Any:
+    def call() -> Any:
+        return function(*arguments)
+
+    if ledger is None:
+        result = await in_thread(call)
+    else:
+        result = await _while_held(call, ledger)
     if inspect.isawaitable(result):
         return await result  # a lambda around an async function
     return result
+
+
+async def _while_held(call: Callable[[], Any], ledger: Ledger) -> Any:
+    while True:
+        try:
+            return await in_thread(call, lambda: ledger.holds)
+        except NotBegunError:
+            await ledger.hold()
+            if not ledger.holds:  # its worker has stopped for good
+                raise asyncio.CancelledError from None
 
 
 class _LeaseInDoubtError(Exception):

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["in_thread"]
+__all__ = ["NotBegunError", "in_thread"]
 
 T = TypeVar("T")
 
@@ -26,8 +26,17 @@ _idle: list[_Jobs] = []
 _lock = threading.Lock()
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a function in a daemon thread, with the caller's context variables."""
+class NotBegunError(Exception):
+    """The thread came to the function when it might not begin any more."""
+
+
+async def in_thread(function: Callable[[], T], may_begin: Callable[[], bool] = lambda: True) -> T:
+    """Run a function in a daemon thread, with the caller's context variables.
+
+    ``may_begin`` is asked in the thread, right before: the way there takes as long as a busy or a
+    paused machine makes it. Raises `NotBegunError` where it says no; where the caller has been
+    cancelled meanwhile, nothing begins either.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
@@ -44,6 +53,8 @@ async def in_thread(function: Callable[[], T]) -> T:
         result: Any = None
         failed: BaseException | None = None
         try:
+            if future.done() or not may_begin():
+                raise NotBegunError
             result = context.run(function)
         except (StopIteration, GeneratorExit, KeyboardInterrupt) as error:
             # A future cannot carry the first, asyncio takes the others for its own; here they are

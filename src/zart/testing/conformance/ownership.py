@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from queue import SimpleQueue
 from typing import Any
 
 import msgspec
 import pytest
 
 import zart
+from zart.execution import threads
 from zart.models import Claim, ClaimedTask
 from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt, StepRow
 from zart.testing.conformance.faults import (
@@ -34,6 +36,10 @@ __all__ = ["TestOwnership"]
 @zart.durable("owned")
 async def owned() -> str:
     return "done"
+
+
+async def _answer(value: Any) -> Any:
+    return value
 
 
 def step_row(claim: Claim, name: str = "late") -> StepRow:
@@ -300,6 +306,85 @@ class TestOwnership:
             await asyncio.sleep(0.2)
             assert not entered
             partition.heal()  # nobody took over: it may begin now, or is given back
+            assert await handle.result(timeout="10s") == "done"
+
+    @guarantee(9)
+    async def test_a_step_whose_way_to_its_thread_outlasts_the_lease_does_not_begin(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The lease held when the thread was asked, and not any more when it came to run."""
+        begun: list[str] = []
+        held: SimpleQueue[Any] = SimpleQueue()
+
+        @zart.step
+        def slow_to_begin() -> str:
+            begun.append("step")
+            return "done"
+
+        @zart.durable("threaded")
+        async def threaded() -> str:
+            monkeypatch.setattr(threads, "_idle", [held])
+            return await slow_to_begin()
+
+        async with (
+            open_scheduler(backend) as scheduler,
+            separable_worker(backend, threaded) as (worker, partition),
+        ):
+            handle = await scheduler.schedule(threaded)
+            await eventually(lambda: _answer(not held.empty()))
+            partition.cut()
+            await eventually(lambda: _answer(not worker.holds))
+            tell = await asyncio.to_thread(held.get())
+            assert not begun
+            tell()
+            await asyncio.sleep(0.2)
+            assert not begun
+            partition.heal()  # nobody took over: it may begin now
+            assert await handle.result(timeout="10s") == "done"
+            assert begun == ["step"]
+
+    @guarantee(9)
+    async def test_a_step_that_waits_for_earlier_outcomes_begins_with_the_lease_only(
+        self, backend: Backend
+    ) -> None:
+        """Those of idempotent steps are committed, and their answer comes after the lease."""
+        begun: list[str] = []
+        written: list[str] = []
+
+        @zart.step(idempotent=True)
+        async def earlier() -> None:
+            """Its outcome is recorded with what comes next."""
+
+        @zart.step
+        async def ordinary() -> str:
+            begun.append("step")
+            return "done"
+
+        @zart.durable("behind")
+        async def behind() -> str:
+            await earlier()
+            return await ordinary()
+
+        async with (
+            open_scheduler(backend) as scheduler,
+            separable_worker(backend, behind) as (worker, partition),
+        ):
+            commit = partition.commit
+
+            async def answered_late(entries: Any) -> Any:
+                receipts = await commit(entries)
+                if not written:
+                    partition.cut()
+                    await eventually(lambda: _answer(not worker.holds))
+                    written.append("late")
+                return receipts
+
+            vars(partition)["commit"] = answered_late
+            handle = await scheduler.schedule(behind)
+            await eventually(lambda: _answer(written))
+            await asyncio.sleep(0.2)
+            assert not begun
+            partition.heal()  # nobody took over: it may begin now
             assert await handle.result(timeout="10s") == "done"
 
     @guarantee(9)
