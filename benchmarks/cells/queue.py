@@ -69,6 +69,7 @@ LOADS: dict[Load, tuple[tuple[str, str], ...]] = {
         ("zart", "mysql"),
     ),
     (10, 1000, 1): (("zart", "postgres"),),
+    (10, 32, 2): (("zart", "postgres"), ("absurd", "postgres")),
     (10, 256, 2): (("zart", "postgres"), ("absurd", "postgres"), ("zart", "sqlite")),
 }
 QUICK: frozenset[Load] = frozenset({(0, 256, 1), (10, 32, 1)})
