@@ -111,7 +111,8 @@ async def busy(queue: str) -> str:
 async def _begin(scheduler: zart.DurableScheduler, name: str, around: Around, queue: str) -> None:
     _around[name] = around
     await scheduler.schedule(busy, queue, id=name, queue=queue)
-    await scheduler.offer_event(name, "event")
+    with contextlib.suppress(zart.ExecutionFinishedError):  # it has cancelled itself by now
+        await scheduler.offer_event(name, "event")
 
 
 async def _places(scheduler: zart.DurableScheduler) -> int:
@@ -190,10 +191,12 @@ async def test_a_worker_stopped_at_any_place_of_a_handler_hands_it_over(
             pass  # so does what listens
         before = Remains(database)
         places = _chosen(amount, budget)
+        stopped: list[bool] = []
         for start in range(0, len(places), AT_ONCE):
             some = places[start : start + AT_ONCE]
-            stopped = await asyncio.gather(*(_handed_over(scheduler, *place) for place in some))
-            assert any(stopped)
+            stopped += await asyncio.gather(*(_handed_over(scheduler, *place) for place in some))
+        # How often a handler waits differs a little from one life to the next.
+        assert sum(stopped) > len(places) / 2, (sum(stopped), amount)
         assert not _repeated
         await _moved_as_recorded(scheduler, list(_around))
         assert await count_rows(scheduler, "tasks") == 0

@@ -116,8 +116,7 @@ class PatroniNode(Server):
 
     def _senders(self) -> list[int]:
         """The processes that send to the standbys what is written here."""
-        family = self._family()
-        return [pid for pid in family if b"walsender" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in self._family() if b"walsender" in _command(pid)]
 
     def _family(self) -> list[int]:
         """Patroni, PostgreSQL, which is not its child, and its sessions."""
@@ -339,3 +338,11 @@ def answer(url: str) -> int | None:
         return error.code
     except OSError:
         return None
+
+
+def _command(pid: int) -> bytes:
+    """A process's command line; empty when it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
