@@ -55,7 +55,7 @@ class WakeUps:
 
     def __init__(self, hints: Hints | None) -> None:
         self._hints = hints
-        self._bells: dict[str, set[Bell]] = {kind: set() for kind in (DUE, FINISHED, READY, WOKEN)}
+        self._bells: dict[str, set[Bell]] = {kind: set() for kind in (READY, WOKEN, DUE, FINISHED)}
         self._listening = False
 
     def ring(self, *kinds: str, told: Note | None = None) -> None:

@@ -38,6 +38,9 @@ _log = logging.getLogger("zart.worker")
 CLAIM_BATCH = 128
 RECONCILE = 1.0
 """Seconds between looks at whether running tasks are still this worker's."""
+GATHER = 0.005
+"""Seconds from a hint at sleepers until they are looked at; a sleep may end so much late. Where
+every commit of another process is such a hint, what can be claimed goes first."""
 
 
 class Worker:
@@ -75,6 +78,8 @@ class Worker:
         """When a claim last began that left nothing behind; never, once something has come."""
         self._left_some = False
         """Whether the last claim left tasks that were ready."""
+        self._claiming = False
+        """Whether a claim is under way."""
         self._abandoned: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._hurried = False
@@ -301,7 +306,7 @@ class Worker:
         if not self._reserved:
             self._strays.all_answered()
         try:
-            tasks = await self._backend.claim(worker, names, amount) if names else Claimed()
+            tasks = await self._ask(worker, names, amount) if names else Claimed()
             await self.hold()  # the answer may have come after a long stand-still
             if worker != self.id:
                 return  # declared dead meanwhile; its claims are taken over as orphans
@@ -314,6 +319,13 @@ class Worker:
         except Exception as error:
             _log.error("claiming failed, trying again: %s: %s", type(error).__name__, error)
             await asyncio.sleep(1.0)
+
+    async def _ask(self, worker: str, names: list[tuple[str, str]], amount: int) -> Claimed:
+        self._claiming = True
+        try:
+            return await self._backend.claim(worker, names, amount)
+        finally:
+            self._claiming = False
 
     async def _start_all(self, worker: str, tasks: Sequence[ClaimedTask]) -> None:
         """Start what has been claimed; what is left out of it is a stray, or an orphan."""
@@ -513,7 +525,8 @@ class Worker:
             pause = self._interval
             try:
                 full = len(self._running) >= self.config.concurrency
-                names = () if full else self._names()
+                # A claim that is under way looks at what is ready by itself.
+                names = () if full or self._claiming else self._names()
                 if full:  # what becomes ready now may be told of by nothing
                     self._clear_at = -math.inf
                 woken, due, ready = await self._backend.ready_due(500, names)
@@ -526,7 +539,8 @@ class Worker:
             except Exception as error:
                 _log.error("looking for due sleepers failed: %s: %s", type(error).__name__, error)
                 pause = max(pause, 1.0)  # a lasting error is not to fill the log
-            await self._time.wait(pause)
+            if await self._time.wait(pause):
+                await asyncio.sleep(GATHER)
 
     # -- what others do to running tasks ------------------------------------------------------
 

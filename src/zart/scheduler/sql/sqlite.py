@@ -41,7 +41,7 @@ __all__ = ["SqliteDatabase"]
 T = TypeVar("T")
 
 BUSY_MILLISECONDS = 10_000
-LOOK, SELDOM = 0.0015, 0.005
+LOOK, SELDOM = 0.001, 0.005
 """Seconds between looks for other processes' commits, and when nothing has been for a while."""
 A_WHILE = 5.0
 _encode = msgspec.json.Encoder().encode
