@@ -44,7 +44,7 @@ async def checkout(order: Order) -> str:
 async def main(url: str) -> None:
     async with zart.connect(url) as scheduler:
         await scheduler.migrate()
-        handle = await scheduler.schedule(checkout, Order("o-1", "visa", 42), id="order-o-1")
+        handle = await scheduler.schedule(checkout, Order("o-1", "visa", 42))
         async with zart.Worker(scheduler, [checkout]):
             # It may come before the workflow waits for it: it lies in the mailbox until then.
             await handle.offer_event("shipped", Shipped("TN-7"))

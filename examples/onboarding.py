@@ -46,10 +46,10 @@ async def onboarding(user: User) -> str:
 async def main(url: str) -> None:
     async with zart.connect(url) as scheduler:
         await scheduler.migrate()
-        ada = await scheduler.schedule(onboarding, User("Ada"), id="onboarding-ada")
-        bob = await scheduler.schedule(onboarding, User("Bob"), id="onboarding-bob")
+        ada = await scheduler.schedule(onboarding, User("Ada"))
+        bob = await scheduler.schedule(onboarding, User("Bob"))
         async with zart.Worker(scheduler, [onboarding]):
-            await scheduler.offer_event("onboarding-ada", "confirmed", Confirmed("link"))
+            await ada.offer_event("confirmed", Confirmed("link"))
             print("Ada:", await ada.result(timeout="1m"))
             print("Bob:", await bob.result(timeout="1m"))
 
