@@ -220,6 +220,27 @@ async def test_a_retry_keeps_what_the_handler_had_cut_off_itself(
     assert begun == [1]
 
 
+@pytest.mark.guarantee(7)
+@pytest.mark.parametrize(("times", "of_the_rule", "tries"), [(2, 1, 3), (0, 2, 3), (1, 0, 2)])
+async def test_max_retries_says_how_often_and_the_rule_when(
+    scheduler: zart.DurableScheduler, times: int, of_the_rule: int, tries: int
+) -> None:
+    """The rule's own number counts where ``max_retries`` is not given."""
+    begun: list[int] = []
+    rule = zart.RetryConfig.fixed(of_the_rule, "1ms")
+
+    @zart.durable("in vain", max_retries=times, retry=rule)
+    async def in_vain() -> None:
+        begun.append(zart.context().attempt)
+        raise ValueError("again")
+
+    async with zart.Worker(scheduler, [in_vain], QUICK):
+        handle = await scheduler.schedule(in_vain)
+        with pytest.raises(zart.ExecutionFailedError):
+            await handle.result(timeout="10s")
+    assert begun == [*range(1, tries + 1)]
+
+
 # -- SQLite's one writer ------------------------------------------------------------------------
 
 

@@ -149,7 +149,7 @@ async def test_a_long_takeover_costs_no_lease_of_ones_own(monkeypatch: pytest.Mo
         Any, times, 1, on_lost=lambda _: None, on_takeover=lambda: held.append(lease.valid)
     )
     held: list[bool] = []
-    monkeypatch.setattr(lease_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(lease_module, "_clock", lambda: clock[0])
     monkeypatch.setattr(lease, "_call", lambda function, *arguments: function(*arguments))
     line: Any = _Slow(clock, times, batches=20)
     lease._registered = True
@@ -261,3 +261,24 @@ async def test_a_worker_whose_beats_are_refused_for_a_moment_keeps_its_lock(
         assert refusals > 1
         assert worker.id == name
         assert (await handle.get()).crashes == 0
+
+
+@guarantee(9)
+async def test_a_worker_whose_lock_is_gone_begins_nothing_until_its_next_beat(
+    database: Database,
+) -> None:
+    """Others may take the free lock for a death long before its lease has run out."""
+
+    @zart.durable("unlocked")
+    async def unlocked() -> None: ...
+
+    backend = OneDatabase(database.url)
+    config = zart.WorkerConfig(beat="20s", lease="60s", shutdown_timeout="1s")
+    async with separable_worker(backend, unlocked, config=config) as (worker, partition):
+        name = worker.id
+        assert worker.holds
+        partition.die()
+        await eventually(lambda: _answer(not worker.holds))
+        partition.heal()
+        await eventually(lambda: _answer(worker.holds))
+        assert worker.id == name

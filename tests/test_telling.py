@@ -252,3 +252,26 @@ async def test_what_a_claim_has_looked_at_and_left_is_told_to_others(
             assert time.monotonic() - since < 5
             gate.set()
             assert [await h.result(timeout="10s") for h in handles] == [1, 2]
+
+
+async def test_those_who_come_one_after_the_other_do_not_keep_the_first_from_its_result(
+    mysql_database: Database,
+) -> None:
+    """Without hints every end is found by a look, and each newcomer asks for one of its own."""
+
+    @zart.durable("nobody-runs-it")
+    async def nobody_runs_it() -> None: ...
+
+    async with both(mysql_database) as (one, other):
+        waited_for = await one.schedule(nobody_runs_it)
+        first = await one.schedule(echo, 1)
+        waiting = asyncio.create_task(first.result())
+        others: list[asyncio.Task[Any]] = []
+        async with zart.Worker(other, [echo], SELDOM):
+            deadline = time.monotonic() + 10
+            while not waiting.done():
+                assert time.monotonic() < deadline
+                others.append(asyncio.create_task(waited_for.result()))
+                await asyncio.sleep(0.001)
+        for task in others:
+            task.cancel()

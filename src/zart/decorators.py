@@ -91,9 +91,9 @@ class Step(Generic[P, T]):
         arguments: tuple[Any, ...] = args
         if kwargs:
             function, arguments = functools.partial(function, *args, **kwargs), ()
-        shape, ledger = run.serializer.shape(step.result_type), run.ledger
+        shape = run.serializer.shape(step.result_type)
         return run.step(
-            name, lambda: called(function, arguments, asynchronous, ledger), shape, step.rules
+            name, lambda: called(function, arguments, asynchronous, run), shape, step.rules
         )
 
     def named(self, name: str) -> Step[P, T]:
@@ -119,7 +119,7 @@ class Step(Generic[P, T]):
         shape = run.serializer.shape(step.result_type)
         call = functools.partial(step.function, *args, **kwargs)
         return fanout.start_local(
-            run, name, lambda: called(call, (), step.is_async, run.ledger), shape, step.rules
+            run, name, lambda: called(call, (), step.is_async, run), shape, step.rules
         )
 
 
@@ -301,8 +301,8 @@ def durable(
 
     ``name`` is what its executions are found by, the function's own name unless given.
     ``timeout`` bounds an execution from its first start; ``max_retries`` is how often it is tried
-    again after a failure that escaped it, when ``retry`` says. The function takes its input, or
-    nothing. Raises `DefinitionError` or `DurationError` when it cannot work as written.
+    again after a failure that escaped it, when ``retry`` says (see `TaskHandler`). The function
+    takes its input, or nothing. Raises `DefinitionError` or `DurationError` when it cannot work as written.
 
     ::
 

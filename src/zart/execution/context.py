@@ -15,7 +15,7 @@ from zart.execution import fanout, waits
 from zart.execution.fanout import ChildHandle, StepHandle
 from zart.execution.loop import DurableLoop
 from zart.execution.retry import RetryConfig
-from zart.execution.run import Run, called, current_run
+from zart.execution.run import Run, Within, called, current_run
 from zart.execution.step import PLAIN, Raises, StepFunction, StepRules, is_async, result_type
 from zart.models import Outcome, Recorded, TaskDefinition, as_datetime, as_microseconds
 from zart.scheduler.durable import DEFAULT_QUEUE
@@ -150,7 +150,7 @@ class TaskContext:
         asynchronous = is_async(plain)
         return await run.step(
             full,
-            lambda: called(plain, arguments, asynchronous, run.ledger),
+            lambda: called(plain, arguments, asynchronous, run),
             run.serializer.shape(declared),
             rules,
         )
@@ -213,7 +213,7 @@ class TaskContext:
         return fanout.start_local(
             run,
             full,
-            lambda: called(plain, arguments, asynchronous, run.ledger),
+            lambda: called(plain, arguments, asynchronous, run),
             run.serializer.shape(declared),
             rules,
         )
@@ -271,7 +271,7 @@ class TaskContext:
         asynchronous = is_async(function)
         result: T = await run.transaction(
             full,
-            lambda connection: called(function, (connection, *arguments), asynchronous),
+            lambda connection: called(function, (connection, *arguments), asynchronous, Within(run)),
             run.serializer.shape(declared),
             rules,
         )

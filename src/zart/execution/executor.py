@@ -87,8 +87,11 @@ class HandlerRun:
             self._run.stop = why
 
     async def run(self) -> Entry | None:
+        if not self._ledger.holds:
+            await self._ledger.hold()  # the way here may have taken long
+        if self._why is not None:
+            return None
         run = self._run = Run(self._task, self._ledger, self._registry)
-        run.stop = self._why
         current_run.set(run)
         failing = run.history.find(FAILURE_RECORD, "failure")
         run.end_swallowed = lambda: self._settle(
@@ -303,8 +306,8 @@ class HandlerRun:
         return Failure(
             "CrashLoop",
             f"its worker died {self._task.crashes} times while running it; it is not tried again."
-            " Look at the steps that have no outcome in its timeline, mend what kills the process,"
-            " and restart the execution",
+            " Its timeline ends before the step that was running: see what that one does, mend what"
+            " kills the process, and restart the execution",
         )
 
     def _timeout_failure(self, last: Failure | None = None) -> Failure:
@@ -398,9 +401,8 @@ class StepRun:
             failure = Failure("CrashLoop", f"its worker died {task.crashes} times while running it")
             return self.entry(ending=FinishStep(Outcome.FAILED, write_failure(failure), started))
         earlier = task.attempts[-1] if task.attempts else None
-        if not self._ledger.holds:
-            await self._ledger.hold()
         try:
+            await self.wait_to_begin()
             ended = await attempts(self, name, self._call, step.rules, earlier)
         except Suspension:
             if self._park is None:
@@ -415,12 +417,24 @@ class StepRun:
             attempts=ended.attempts, ending=FinishStep(ended.outcome, ended.text, started)
         )
 
+    @property
+    def may_begin(self) -> bool:
+        return not self.stopping and self._ledger.holds
+
+    async def wait_to_begin(self) -> None:
+        """Return when the function may begin; unwinds when the step is another worker's."""
+        while not self.may_begin:
+            if not self.stopping:
+                await self._ledger.hold()
+            if self.stopping or not self._ledger.holds:
+                raise Suspension
+
     async def _call(self) -> tuple[str, Any]:
         step = self._step
         named = self._arguments()
         bound = step.bound(named)
         call = functools.partial(step.function, *bound.args, **bound.kwargs)
-        value = await called(call, (), step.is_async, self._ledger)
+        value = await called(call, (), step.is_async, self)
         shape = self.serializer.shape(step.result_type)
         return recorded_value(self, "step", self.claim.step, shape, value)
 
@@ -453,7 +467,7 @@ class StepRun:
         rest = (retry_at - self.clock.now_at()) / 1_000_000
         if rest <= IN_PLACE:
             await asyncio.sleep(max(rest, 0))
-            await self._ledger.hold()  # the process may have stood still meanwhile
+            await self.wait_to_begin()  # the process may have stood still meanwhile
             return
         self._park = Park(self._task.wake_sequence, number, retry_at, -1)
         raise Suspension

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 from zart.annotations import parameter_types, return_type
@@ -30,7 +31,8 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
     ``name`` is what executions are found by; it must not change while any are alive. ``timeout``
     bounds the whole execution from its first start. ``max_retries`` is how often the run is tried
     again after a failure that escaped it, each time keeping its recorded steps; ``retry`` says
-    when, and which errors are worth it.
+    when, and which errors are worth it, and how often where ``max_retries`` does not. Without it the
+    delay is a second, doubled each time up to five minutes, a tenth of it left to chance.
 
     ::
 
@@ -77,7 +79,8 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
     def backoff(self) -> RetryConfig:
         """The rule for the execution's own retries."""
         if self.retry is not None:
-            return self.retry
+            times = self.max_retries or self.retry.max_retries
+            return replace(self.retry, max_retries=times)
         return RetryConfig(
             self.max_retries,
             DEFAULT_BACKOFF.initial,

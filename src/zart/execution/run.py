@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from zart.errors import SuspensionSwallowedError
 from zart.execution.attempts import Ended, attempts, recorded_value
@@ -24,7 +24,7 @@ from zart.scheduler.entries import AttemptRow, Entry, Finish, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
 
-__all__ = ["Run", "current_run"]
+__all__ = ["Gate", "Run", "Within", "called", "current_run"]
 
 current_run: ContextVar[Run | None] = ContextVar("zart_run", default=None)
 """The run that the present code belongs to; None outside of one and inside a step's function."""
@@ -42,6 +42,19 @@ _SWALLOWED = (
     " signal is a BaseException that must pass: in `except BaseException` or a bare `except`,"
     " re-raise it; catch Exception instead"
 )
+
+
+class Gate(Protocol):
+    """Whether code that has effects may begin: asked last before it does, wherever that is."""
+
+    @property
+    def may_begin(self) -> bool:
+        """True while nothing has stopped it and the lease is known to hold; for any thread."""
+        ...
+
+    async def wait_to_begin(self) -> None:
+        """Return when it may begin; unwinds when it may not any more."""
+        ...
 
 
 class Run:
@@ -277,7 +290,7 @@ class Run:
         if self.behind and (not rules.idempotent or self._is_far_ahead()) and not self.stopping:
             await self.catch_up()
         if self.stopping or not self.ledger.holds:
-            await self._may_begin()
+            await self.wait_to_begin()
         started = self.clock.now_at()
         self.branches.enter()
         try:
@@ -307,12 +320,22 @@ class Run:
     def _is_far_ahead(self) -> bool:
         return len(self._unsent) + self._outstanding.ahead >= MOST
 
-    async def _may_begin(self) -> None:
-        """Return when a step may begin, which has effects; not where the handler is unwound."""
-        if self.stopping:
-            await self.refuse()
-        if not self.ledger.holds:
+    @property
+    def may_begin(self) -> bool:
+        return not self.stopping and self.ledger.holds
+
+    async def wait_to_begin(self) -> None:
+        """Return when a step may begin, which has effects; not where the handler is unwound.
+
+        Both are asked again after each wait: the lease that holds then may be one under a new name,
+        and the claim another worker's.
+        """
+        while not self.may_begin:
+            if self.stopping:
+                await self.refuse()
             await self.ledger.hold()
+            if not self.stopping and not self.ledger.holds:
+                raise Suspension  # its worker has stopped for good
 
     @property
     def cancels(self) -> bool:
@@ -466,7 +489,7 @@ class Run:
         made: list[tuple[str, Any]] = []
 
         async def write(connection: Any) -> StepRow:
-            if self.stop is not None or not self.ledger.holds:
+            if not self.may_begin:
                 raise _LeaseInDoubtError
             token = current_run.set(None)
             try:
@@ -478,9 +501,7 @@ class Run:
 
         while True:
             # Not within the transaction: on SQLite that would keep the heartbeat from the file.
-            await self.ledger.hold()
-            if self.stop is not None:
-                self.lose()
+            await self.wait_to_begin()
             try:
                 receipt, recorded = await self.scheduler.backend.transact(self.claim, name, write)
                 break
@@ -554,7 +575,7 @@ class Run:
                 self.branches.enter()
         elif rest > 0:
             await asyncio.sleep(rest)
-        await self._may_begin()  # the process may have stood still meanwhile
+        await self.wait_to_begin()  # the process may have stood still meanwhile
 
     def wake(self, fresh: ClaimedTask) -> None:
         """Take in what has come for a run that waits in place.
@@ -590,40 +611,63 @@ def called(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     asynchronous: bool,
-    ledger: Ledger | None = None,
+    gate: Gate | None = None,
 ) -> Any:
     """An awaitable of a step function's result: a coroutine, or a thread's answer.
 
-    The thread begins nothing while the lease of the ``ledger`` is in doubt.
+    A coroutine begins where it is awaited; the way to a thread passes the ``gate`` once more.
     """
     if asynchronous:
         return function(*arguments)
-    return _threaded(function, arguments, ledger)
+    return _threaded(function, arguments, gate)
 
 
 async def _threaded(
-    function: Callable[..., Any], arguments: tuple[Any, ...], ledger: Ledger | None
+    function: Callable[..., Any], arguments: tuple[Any, ...], gate: Gate | None
 ) -> Any:
     def call() -> Any:
         return function(*arguments)
 
-    if ledger is None:
+    if gate is None:
         result = await in_thread(call)
     else:
-        result = await _while_held(call, ledger)
-    if inspect.isawaitable(result):
-        return await result  # a lambda around an async function
-    return result
+        result = await _through(gate, call)
+    if not inspect.isawaitable(result):
+        return result
+    # A lambda around an async function, which begins here, on the way back from the thread.
+    try:
+        if gate is not None and not gate.may_begin:
+            await gate.wait_to_begin()
+    except BaseException:
+        if inspect.iscoroutine(result):
+            result.close()
+        raise
+    return await result
 
 
-async def _while_held(call: Callable[[], Any], ledger: Ledger) -> Any:
+async def _through(gate: Gate, call: Callable[[], Any]) -> Any:
     while True:
         try:
-            return await in_thread(call, lambda: ledger.holds)
+            return await in_thread(call, lambda: gate.may_begin)
         except NotBegunError:
-            await ledger.hold()
-            if not ledger.holds:  # its worker has stopped for good
-                raise asyncio.CancelledError from None
+            await gate.wait_to_begin()
+
+
+class Within:
+    """The gate of a function inside a transaction, where nothing may be waited for.
+
+    Where it may not begin the transaction is rolled back, and begun again when it may.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def may_begin(self) -> bool:
+        return self._run.may_begin
+
+    async def wait_to_begin(self) -> None:
+        raise _LeaseInDoubtError
 
 
 class _LeaseInDoubtError(Exception):

@@ -53,7 +53,8 @@ async def in_thread(function: Callable[[], T], may_begin: Callable[[], bool] = l
         result: Any = None
         failed: BaseException | None = None
         try:
-            if future.done() or not may_begin():
+            # In this order: a lost claim's task is cancelled before the lease has its new name.
+            if not may_begin() or future.done():
                 raise NotBegunError
             result = context.run(function)
         except (StopIteration, GeneratorExit, KeyboardInterrupt) as error:

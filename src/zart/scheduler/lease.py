@@ -5,6 +5,8 @@ longer than the lease does not look like death. These rules keep the living aliv
 
 - At two thirds of the lease without a beat the worker stops writing by itself; it goes on when a
   beat succeeds, and starts anew under another name when it has been declared dead.
+- A worker whose session has ended has no lock any more: until the first beat of its next one it
+  begins nothing and writes nothing.
 - A worker is dead when its lease has run out, or sooner, when the lock that its heartbeat's
   session holds is free twice, half a second apart.
 - A server that has just restarted has freed every lock and let leases run out: locks taken before
@@ -63,6 +65,14 @@ PATIENCE = 30.0
 WATCH = 0.5
 BLOCKED = 2.0
 """Seconds that the event loop may go without a turn before a warning shows where it stands."""
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _clock() -> float:
+    """Seconds, of a clock that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(_CLOCK)
 
 
 class LeaseTimes(msgspec.Struct, frozen=True):
@@ -125,7 +135,7 @@ class Lease:
     @property
     def valid(self) -> bool:
         """True while the worker may write."""
-        return time.monotonic() < self._valid_until
+        return _clock() < self._valid_until
 
     async def start(self) -> None:
         """Enter the worker; returns when it is entered, or raises why it cannot be."""
@@ -172,17 +182,23 @@ class Lease:
         self._stop = asyncio.Event()
         if self._ended:
             return
-        delay, began = PAUSE, time.monotonic()
+        delay, began = PAUSE, _clock()
         while not self._stop.is_set():
             self._served = False
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     session = self._backend.lease_session()
                     line = await self._ask(stack.enter_async_context(session))
-                    await self._serve(line)
+                    try:
+                        await self._serve(line)
+                    finally:
+                        if self._holds:
+                            # The lock goes with the session, and others may take that for a death.
+                            # The first beat of the next session tells that it was none.
+                            self._valid_until = 0.0
                 delay = PAUSE
             except Exception as error:
-                waits = not isinstance(error, ZartError) and time.monotonic() - began < PATIENCE
+                waits = not isinstance(error, ZartError) and _clock() - began < PATIENCE
                 if not self._registered and not waits and self._tell_start(error):
                     return
                 if self._served:
@@ -192,9 +208,9 @@ class Lease:
                 delay = min(delay * 2, LONGEST_PAUSE, self._times.lease / 6)
 
     def _tell_trouble(self, error: Exception, *, worth: bool) -> None:
-        worth = worth and time.monotonic() >= self._next_word
+        worth = worth and _clock() >= self._next_word
         if worth:
-            self._next_word = time.monotonic() + EVERY
+            self._next_word = _clock() + EVERY
         _log.log(
             logging.WARNING if worth else logging.DEBUG,
             "worker %s cannot reach the database for its heartbeat: %s: %s",
@@ -220,12 +236,12 @@ class Lease:
 
         What kept it waiting for longer than a beat has kept the others' beats waiting, too.
         """
-        sent = time.monotonic()
+        sent = _clock()
         try:
             async with asyncio.timeout(max(1.0, self._times.lease / 3)):
                 return await asked
         finally:
-            if (now := time.monotonic()) - sent > self._times.beat:
+            if (now := _clock()) - sent > self._times.beat:
                 self._back_since = now
 
     def _tell_start(self, error: Exception | None) -> bool:
@@ -257,9 +273,9 @@ class Lease:
         self._trust_nothing_seen(again=self._registered)
         self._holds = await self._hold(line)
         self._next_beat, refused_since = 0.0, 0.0
-        self._next_watch = max(self._next_watch, time.monotonic() + TICK)
+        self._next_watch = max(self._next_watch, _clock() + TICK)
         while not self._stop.is_set():
-            now = time.monotonic()
+            now = _clock()
             try:
                 await self._beat_when_due(line)
                 if now >= self._next_watch:
@@ -283,7 +299,7 @@ class Lease:
 
     def _trust_nothing_seen(self, *, again: bool) -> None:
         """Begin to judge others anew; ``again`` after a time in which they could not be seen."""
-        self._back_since = time.monotonic() if again else None
+        self._back_since = _clock() if again else None
         self._seen_held.clear()
         self._suspects.clear()
 
@@ -296,14 +312,14 @@ class Lease:
             return
 
     async def _beat_when_due(self, line: LeaseSession) -> None:
-        if (now := time.monotonic()) >= self._next_beat:
+        if (now := _clock()) >= self._next_beat:
             await self._beat(line, self._holds, relocked=not self._served)
             if not self._served and self._back_since is not None:
-                self._back_since = time.monotonic()  # what held this beat up, held the others' up
+                self._back_since = _clock()  # what held this beat up, held the others' up
             self._served, self._next_beat = True, now + self._times.beat
 
     async def _beat(self, line: LeaseSession, holds: bool, *, relocked: bool) -> None:
-        sent = time.monotonic()
+        sent = _clock()
         lease = int(self._times.lease * 1_000_000)
         lock = self._lock if holds else None
         if self._registered:
@@ -343,7 +359,7 @@ class Lease:
         silent = self._silent(rows)
         await self._take_over_silent(line, silent)
         await self._take_over_unlocked(line, [row for row in rows if row not in silent])
-        now = time.monotonic()
+        now = _clock()
         if now >= self._next_orphans:
             self._next_orphans = now + self._times.lease / 3
             for worker in await self._ask(line.orphans()):
@@ -357,10 +373,10 @@ class Lease:
 
         Forward, it makes every lease look run out, until the next beat of each.
         """
-        before, self._clock_ahead = self._clock_ahead, now_at / 1_000_000 - time.monotonic()
+        before, self._clock_ahead = self._clock_ahead, now_at / 1_000_000 - _clock()
         if before is not None and abs(self._clock_ahead - before) > self._times.lease / 3:
             _log.warning("the database's clock was set by %+.1f s", self._clock_ahead - before)
-            self._back_since = time.monotonic()
+            self._back_since = _clock()
 
     def _silent(self, rows: list[WorkerRow]) -> list[WorkerRow]:
         """Those whose lease has run out: by the database's clock, or before this one's eyes.
@@ -368,7 +384,7 @@ class Lease:
         A clock that was set back would put the end of a lease off for hours. One that was set
         forward just before this worker's first look shows at the next beat of each that lives.
         """
-        now = time.monotonic()
+        now = _clock()
         beat = self._times.beat + WATCH
         seen, self._beats = self._beats, {}
         for row in rows:
@@ -400,7 +416,7 @@ class Lease:
         self._seen_held |= locks.keys() - free
         if not self._back_for(self._times.beat):
             free &= self._seen_held
-        now = time.monotonic()
+        now = _clock()
         self._suspects = {key: self._suspects.get(key, now) for key in free}
         dead = [locks[key] for key, since in self._suspects.items() if now - since >= WATCH * 0.9]
         if not dead:
@@ -414,7 +430,7 @@ class Lease:
 
     def _back_for(self, seconds: float) -> bool:
         """True on a worker's first session, and once a later one has lasted so long."""
-        return self._back_since is None or time.monotonic() - self._back_since >= seconds
+        return self._back_since is None or _clock() - self._back_since >= seconds
 
     async def _take_over(
         self,
@@ -433,7 +449,7 @@ class Lease:
             dead = expires_at < now_at or last_beat_at == beat_at
             return dead
 
-        noticed = time.monotonic()
+        noticed = _clock()
         total = 0
         # Batch by batch, so that the first are at work again while the rest is taken over, and
         # that however many there are, this worker's own beat is not late.
@@ -442,7 +458,7 @@ class Lease:
             self._call(self._on_takeover)
             await self._beat_when_due(line)
         if total:
-            took = time.monotonic() - noticed
+            took = _clock() - noticed
             _log.warning(
                 "worker %s is dead (%s): took over %d tasks in %.2f s", worker, why, total, took
             )
@@ -452,7 +468,7 @@ class Lease:
 
     def _look_at_loop(self) -> None:
         """Say where the worker's event loop stands when it has had no turn for long."""
-        now = time.monotonic()
+        now = _clock()
         if self._turn_at >= self._asked_at:  # it has had one since it was last asked to
             self._warned = False
             self._asked_at = now
@@ -474,7 +490,7 @@ class Lease:
             )
 
     def _had_turn(self) -> None:
-        self._turn_at = time.monotonic()
+        self._turn_at = _clock()
 
 
 def _unanswered(error: Exception, session: Session) -> bool:

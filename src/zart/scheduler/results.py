@@ -92,13 +92,17 @@ class Results:
         try:
             await self._listen()
             interval = FIRST_LOOK
+            look_at = time.monotonic() + interval
             while self._waiting:
-                rang = await self._bell.wait(interval)
+                rang = await self._bell.wait(max(0.0, look_at - time.monotonic()))
+                now = time.monotonic()
                 interval = FIRST_LOOK if rang else min(interval * 1.5, self._backend.poll_interval)
-                if rang and not self._hint.rang:
-                    ids = [i for i in self._new if i in self._waiting]
-                else:
+                if self._hint.rang or now >= look_at:
                     ids = list(self._waiting)
+                    look_at = now + interval
+                else:  # those who come one after the other do not put the look at all of them off
+                    ids = [i for i in self._new if i in self._waiting]
+                    look_at = min(look_at, now + interval)
                 self._new.clear()
                 self._hint.rang = False
                 if ids:

@@ -231,6 +231,8 @@ class Worker:
             await self._backend.give_back(self.id, [c for c in rest if c not in self._ending])
         except Exception as error:
             _log.warning("%d tasks could not be given back: %s", len(rest), error)
+        for claim in rest:
+            self._release(claim)  # nobody waits for the end of those that are abandoned
         self.scheduler.wakeups.ring(READY)
         _log.info("worker %s gave %d tasks back", self.id, len(rest))
 
@@ -307,7 +309,10 @@ class Worker:
             self._strays.all_answered()
         try:
             tasks = await self._ask(worker, names, amount) if names else Claimed()
-            await self.hold()  # the answer may have come after a long stand-still
+            while not self.holds:  # the answer may have come after a long stand-still
+                if self._stopping:
+                    return  # what has been claimed shows as an orphan's: others take it
+                await asyncio.sleep(0.02)
             if worker != self.id:
                 return  # declared dead meanwhile; its claims are taken over as orphans
             self._clear_at = -math.inf if tasks.more else began

@@ -309,39 +309,121 @@ class TestOwnership:
             assert await handle.result(timeout="10s") == "done"
 
     @guarantee(9)
-    async def test_a_step_whose_way_to_its_thread_outlasts_the_lease_does_not_begin(
-        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("what", ["a step", "a transaction", "a distributed step"])
+    async def test_what_is_on_its_way_to_a_thread_when_the_lease_ends_does_not_begin(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch, what: str
     ) -> None:
         """The lease held when the thread was asked, and not any more when it came to run."""
         begun: list[str] = []
         held: SimpleQueue[Any] = SimpleQueue()
 
-        @zart.step
-        def slow_to_begin() -> str:
-            begun.append("step")
+        def begin(*_: Any) -> str:
+            begun.append(what)
             return "done"
+
+        slow_to_begin = zart.step(begin)
 
         @zart.durable("threaded")
         async def threaded() -> str:
             monkeypatch.setattr(threads, "_idle", [held])
-            return await slow_to_begin()
+            match what:
+                case "a step":
+                    return await slow_to_begin()
+                case "a transaction":
+                    return await zart.transaction("write", begin)
+                case _:
+                    return await slow_to_begin.schedule()
 
         async with (
             open_scheduler(backend) as scheduler,
-            separable_worker(backend, threaded) as (worker, partition),
+            separable_worker(backend, threaded, slow_to_begin) as (worker, partition),
         ):
             handle = await scheduler.schedule(threaded)
             await eventually(lambda: _answer(not held.empty()))
             partition.cut()
             await eventually(lambda: _answer(not worker.holds))
             tell = await asyncio.to_thread(held.get())
-            assert not begun
             tell()
             await asyncio.sleep(0.2)
             assert not begun
             partition.heal()  # nobody took over: it may begin now
             assert await handle.result(timeout="10s") == "done"
-            assert begun == ["step"]
+            assert begun == [what]
+
+    @guarantee(9)
+    async def test_a_coroutine_that_comes_back_from_a_thread_without_the_lease_does_not_begin(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A lambda around an async function: the thread makes the coroutine, the loop begins it."""
+        begun: list[str] = []
+        held: SimpleQueue[Any] = SimpleQueue()
+
+        async def pay() -> str:
+            begun.append("pay")
+            return "done"
+
+        @zart.durable("wrapped")
+        async def wrapped() -> str:
+            monkeypatch.setattr(threads, "_idle", [held])
+            return await zart.context().step("pay", lambda: pay())
+
+        async with (
+            open_scheduler(backend) as scheduler,
+            separable_worker(backend, wrapped) as (worker, partition),
+        ):
+            handle = await scheduler.schedule(wrapped)
+            await eventually(lambda: _answer(not held.empty()))
+            tell = await asyncio.to_thread(held.get())
+            partition.cut()
+            await eventually(lambda: _answer(not worker.holds))
+            tell()
+            await asyncio.sleep(0.2)
+            assert not begun
+            partition.heal()
+            assert await handle.result(timeout="10s") == "done"
+            assert begun == ["pay"]
+
+    @guarantee(9, 10)
+    async def test_a_branch_that_waits_for_the_lease_does_not_begin_under_the_next_one(
+        self, backend: Backend
+    ) -> None:
+        """Its first durable call came without the lease: zart had not known of this task before."""
+        begun: list[str] = []
+        branch_may_go, ended = asyncio.Event(), asyncio.Event()
+        branches: list[asyncio.Task[Any]] = []
+
+        async def branch() -> None:
+            await branch_may_go.wait()
+            await zart.context().step("late", lambda: begun.append("late"))
+
+        @zart.durable("branched")
+        async def branched() -> str:
+            if branches:
+                return "heir"
+            branches.append(asyncio.create_task(branch()))
+            try:
+                return await asyncio.get_running_loop().create_future()
+            finally:
+                ended.set()
+
+        async with (
+            open_scheduler(backend) as scheduler,
+            separable_worker(backend, branched) as (worker, partition),
+        ):
+            handle = await scheduler.schedule(branched)
+            await eventually(lambda: _answer(branches))
+            name = worker.id
+            partition.cut()
+            await eventually(lambda: _answer(not worker.holds))
+            branch_may_go.set()
+            async with working(scheduler, branched, config=SHORT_LEASE):
+                assert await handle.result(timeout="10s") == "heir"
+            partition.heal()
+            await asyncio.wait_for(ended.wait(), 10)
+            await eventually(lambda: _answer(worker.id != name and worker.holds))
+            await asyncio.wait(branches, timeout=5)
+            assert branches[0].done()
+            assert not begun
 
     @guarantee(9)
     async def test_a_step_that_waits_for_earlier_outcomes_begins_with_the_lease_only(
