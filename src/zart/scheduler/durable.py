@@ -37,7 +37,7 @@ from zart.scheduler.intake import Intake
 from zart.scheduler.journal import Journal
 from zart.scheduler.naming import checked, checked_priority
 from zart.scheduler.protocol import Scheduler
-from zart.scheduler.results import Ending, Results
+from zart.scheduler.results import Results
 from zart.scheduler.sql.transitions.deliver import Answer
 from zart.scheduler.sql.transitions.lease import WorkerRow
 from zart.scheduler.sql.transitions.read import failure
@@ -99,9 +99,9 @@ class Handle(Generic[O_co]):
         Raises `WaitTimedOutError` after ``timeout`` (the execution goes on),
         `ExecutionFailedError` or `ExecutionCancelledError` where there is no result.
         """
-        scheduler = self._scheduler
-        ending = await scheduler._ending(self.id, timeout, self._made_at)
-        result: O_co = scheduler._outcome(self.id, ending, self._output_type)
+        result: O_co = await self._scheduler.result(
+            self.id, timeout=timeout, type=self._output_type, inserted_at=self._made_at
+        )
         return result
 
     async def get(self) -> Execution:
@@ -505,17 +505,20 @@ class DurableScheduler:
         return await self.get(execution_id)
 
     async def result(
-        self, execution_id: str, timeout: Duration | None = None, *, type: Any = Any
+        self,
+        execution_id: str,
+        timeout: Duration | None = None,
+        *,
+        type: Any = Any,
+        inserted_at: float = -math.inf,
     ) -> Any:
         """Wait for an execution's end and give its result, decoded as ``type``.
 
-        Raises `WaitTimedOutError`, `ExecutionFailedError`, `ExecutionCancelledError`.
+        Where this process has inserted it, ``inserted_at`` may tell when, by `time.monotonic`: just
+        after that the database is not asked. Raises `WaitTimedOutError`, `ExecutionFailedError`,
+        `ExecutionCancelledError`.
         """
-        return self._outcome(execution_id, await self._ending(execution_id, timeout), type)
-
-    def _outcome(self, execution_id: str, ending: Ending, type: Any) -> Any:
-        """The result, or why there is none."""
-        status, output, error = ending
+        status, output, error = await self._ending(execution_id, timeout, inserted_at)
         if status == Status.COMPLETED:
             try:
                 return self.serializer.shape(type).decode(output)
@@ -540,11 +543,7 @@ class DurableScheduler:
 
     async def _ending(
         self, execution_id: str, timeout: Duration | None, since: float = -math.inf
-    ) -> Ending:
-        """How it ended; ``since`` is when it was inserted here, if it was, by the process's clock.
-
-        Just after that the database is not asked.
-        """
+    ) -> tuple[Any, ...]:
         checked(execution_id, "an execution id")
         limit = None if timeout is None else seconds(timeout, what="timeout")
         try:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from zart.scheduler.protocol import Scheduler
 from zart.scheduler.wakeup import FINISHED, Bell, WakeUps
 
-__all__ = ["Ending", "Results"]
+__all__ = ["Results"]
 
 _log = logging.getLogger("zart.results")
 
@@ -22,6 +22,7 @@ Ending: TypeAlias = tuple[Any, ...]
 
 FIRST_LOOK = 0.01
 """Seconds; looks then become rarer, up to the backend's poll interval."""
+
 
 FRESH = 0.005
 """Seconds since its insertion for which nobody asks after an execution: its end will tell."""
