@@ -271,7 +271,9 @@ class TaskContext:
         asynchronous = is_async(function)
         result: T = await run.transaction(
             full,
-            lambda connection: called(function, (connection, *arguments), asynchronous, Within(run)),
+            lambda connection: called(
+                function, (connection, *arguments), asynchronous, Within(run)
+            ),
             run.serializer.shape(declared),
             rules,
         )

@@ -317,11 +317,14 @@ class TestOwnership:
         begun: list[str] = []
         held: SimpleQueue[Any] = SimpleQueue()
 
-        def begin(*_: Any) -> str:
+        @zart.step
+        def slow_to_begin() -> str:
             begun.append(what)
             return "done"
 
-        slow_to_begin = zart.step(begin)
+        async def write(_: Any) -> str:
+            begun.append(what)
+            return "done"
 
         @zart.durable("threaded")
         async def threaded() -> str:
@@ -330,7 +333,7 @@ class TestOwnership:
                 case "a step":
                     return await slow_to_begin()
                 case "a transaction":
-                    return await zart.transaction("write", begin)
+                    return await zart.transaction("write", lambda tx: write(tx))
                 case _:
                     return await slow_to_begin.schedule()
 
@@ -402,9 +405,10 @@ class TestOwnership:
                 return "heir"
             branches.append(asyncio.create_task(branch()))
             try:
-                return await asyncio.get_running_loop().create_future()
+                await asyncio.Event().wait()
             finally:
                 ended.set()
+            return "lost"
 
         async with (
             open_scheduler(backend) as scheduler,
