@@ -302,7 +302,8 @@ def durable(
     ``name`` is what its executions are found by, the function's own name unless given.
     ``timeout`` bounds an execution from its first start; ``max_retries`` is how often it is tried
     again after a failure that escaped it, when ``retry`` says (see `TaskHandler`). The function
-    takes its input, or nothing. Raises `DefinitionError` or `DurationError` when it cannot work as written.
+    takes its input, or nothing. Raises `DefinitionError` or `DurationError` when it cannot work as
+    written.
 
     ::
 

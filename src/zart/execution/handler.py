@@ -31,8 +31,8 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
     ``name`` is what executions are found by; it must not change while any are alive. ``timeout``
     bounds the whole execution from its first start. ``max_retries`` is how often the run is tried
     again after a failure that escaped it, each time keeping its recorded steps; ``retry`` says
-    when, and which errors are worth it, and how often where ``max_retries`` does not. Without it the
-    delay is a second, doubled each time up to five minutes, a tenth of it left to chance.
+    when, and which errors are worth it, and how often where ``max_retries`` does not. Without it
+    the delay is a second, doubled each time up to five minutes, a tenth of it left to chance.
 
     ::
 

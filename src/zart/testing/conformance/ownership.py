@@ -322,9 +322,9 @@ class TestOwnership:
             begun.append(what)
             return "done"
 
-        async def write(_: Any) -> str:
+        async def write(_: Any, value: str) -> str:
             begun.append(what)
-            return "done"
+            return value
 
         @zart.durable("threaded")
         async def threaded() -> str:
@@ -333,7 +333,7 @@ class TestOwnership:
                 case "a step":
                     return await slow_to_begin()
                 case "a transaction":
-                    return await zart.transaction("write", lambda tx: write(tx))
+                    return await zart.transaction("write", lambda tx: write(tx, "done"))
                 case _:
                     return await slow_to_begin.schedule()
 
@@ -361,14 +361,14 @@ class TestOwnership:
         begun: list[str] = []
         held: SimpleQueue[Any] = SimpleQueue()
 
-        async def pay() -> str:
+        async def pay(value: str) -> str:
             begun.append("pay")
-            return "done"
+            return value
 
         @zart.durable("wrapped")
         async def wrapped() -> str:
             monkeypatch.setattr(threads, "_idle", [held])
-            return await zart.context().step("pay", lambda: pay())
+            return await zart.context().step("pay", lambda: pay("done"))
 
         async with (
             open_scheduler(backend) as scheduler,
