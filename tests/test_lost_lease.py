@@ -274,7 +274,10 @@ async def test_a_worker_whose_lock_is_gone_begins_nothing_until_its_next_beat(
 
     backend = OneDatabase(database.url)
     config = zart.WorkerConfig(beat="20s", lease="60s", shutdown_timeout="1s")
-    async with separable_worker(backend, unlocked, config=config) as (worker, partition):
+    async with (
+        open_scheduler(backend),
+        separable_worker(backend, unlocked, config=config) as (worker, partition),
+    ):
         name = worker.id
         assert worker.holds
         partition.die()
