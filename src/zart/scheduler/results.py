@@ -112,6 +112,7 @@ class Results:
                     await asyncio.sleep(len(ids) * PAUSE)
         finally:
             self._wakeups.detach(self._hint)
+            self._hint.rang = False  # it told of the ends of those who have waited
 
     async def _listen(self) -> None:
         try:
