@@ -268,17 +268,19 @@ SELECT DISTINCT t.worker FROM {tasks} t
 WHERE t.worker IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {workers} w WHERE w.id = t.worker);
 
 -- name: take_over_tasks
+-- The empty text keeps the planner from the index of the worker, who has them all: it would go
+-- through the whole batch for each of them. So each row of the batch finds its task by the key.
 UPDATE {tasks} AS t
 SET worker = NULL, ready_at = {now}, epoch = t.epoch + 1, crashes = t.crashes + :crashed
 FROM {rows entries: execution_id text, run int, step text} AS r
-WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.worker = :worker;
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND (t.worker || '') = :worker;
 
 -- name: give_back_tasks
--- A worker's own return: it says which claims, and no crash is counted.
+-- A worker's own return: it says which claims, and no crash is counted. By the key, as above.
 UPDATE {tasks} AS t
 SET worker = NULL, ready_at = {now}, epoch = t.epoch + 1
 FROM {rows entries: execution_id text, run int, step text, epoch int} AS r
-WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.epoch = r.epoch AND t.worker = :worker;
+WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.epoch = r.epoch AND (t.worker || '') = :worker;
 
 -- name: get_executions
 SELECT e.id, e.task, e.queue, e.status, e.input, e.output, e.failure, e.run,

@@ -225,20 +225,3 @@ WHERE s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.name;
 DELETE FROM {step_attempts} AS a
 USING {rows entries: execution_id text, run int, name text} AS r
 WHERE a.execution_id = r.execution_id AND a.run = r.run AND a.step = r.name;
-
--- name: take_over_tasks
--- IS NOT DISTINCT FROM keeps the planner from the index of the worker, who has them all: it would go
--- through the whole batch for each of them. So each row of the batch finds its task by the key.
-UPDATE {tasks} AS t
-SET worker = NULL, ready_at = {now}, epoch = t.epoch + 1, crashes = t.crashes + :crashed
-FROM {rows entries: execution_id text, run int, step text} AS r
-WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-  AND t.worker IS NOT DISTINCT FROM :worker;
-
--- name: give_back_tasks
--- As in `take_over_tasks`.
-UPDATE {tasks} AS t
-SET worker = NULL, ready_at = {now}, epoch = t.epoch + 1
-FROM {rows entries: execution_id text, run int, step text, epoch int} AS r
-WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.epoch = r.epoch
-  AND t.worker IS NOT DISTINCT FROM :worker;
