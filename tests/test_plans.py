@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import apsw
 import asyncpg
@@ -30,21 +32,28 @@ FOR_PEOPLE = {
 """Asked by hand, once, or in tests: they may read what there is."""
 
 
+@asynccontextmanager
+async def planning(database: Database, mode: str) -> AsyncGenerator[asyncpg.Connection, None]:
+    """A connection that plans as zart's own do, to a database with empty tables."""
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+    settings = {**PLANNER, "plan_cache_mode": mode}
+    connection = await asyncpg.connect(database.url, server_settings=settings)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def test_a_cached_plan_finds_every_row_by_an_index(postgres_database: Database) -> None:
     """A plan made while the tables are empty, and kept for ever, scans no table and hashes none."""
-    async with zart.connect(postgres_database.url) as scheduler:
-        await scheduler.migrate()
     statements = Statements(WORDING, Tables())
-    settings = {**PLANNER, "plan_cache_mode": "force_generic_plan"}
-    connection = await asyncpg.connect(postgres_database.url, server_settings=settings)
-    try:
+    async with planning(postgres_database, "force_generic_plan") as connection:
         for name in statements:
             if name in FOR_PEOPLE or name.startswith("doctor_"):
                 continue
             plan = await _plan(connection, name, statements[name].sql)
             assert not re.search(READS_ALL, plan), f"{name}:\n{plan}"
-    finally:
-        await connection.close()
 
 
 WHOLE_EXECUTIONS = {"cancel_open_steps", "history_events", "open_waits"}
@@ -71,12 +80,8 @@ async def test_no_statistics_turn_a_statement_to_a_scan(
     postgres_database: Database, mode: str
 ) -> None:
     """However unevenly the rows lie: claims probe the name, flushes the key."""
-    async with zart.connect(postgres_database.url) as scheduler:
-        await scheduler.migrate()
     statements = Statements(WORDING, Tables())
-    settings = {**PLANNER, "plan_cache_mode": mode}
-    connection = await asyncpg.connect(postgres_database.url, server_settings=settings)
-    try:
+    async with planning(postgres_database, mode) as connection:
         await connection.execute(SKEWED)
         for name in statements:
             if name in FOR_PEOPLE or name.startswith("doctor_"):
@@ -90,8 +95,6 @@ async def test_no_statistics_turn_a_statement_to_a_scan(
                 r"zart_tasks_ready on zart_tasks.*\n *Index Cond: \(\(queue = .*\) AND \(task = "
             )
             assert re.search(probe, plan), f"{name}:\n{plan}"
-    finally:
-        await connection.close()
 
 
 DEAD = """
@@ -113,29 +116,23 @@ async def test_a_batch_of_a_worker_s_tasks_is_found_by_their_keys(
     postgres_database: Database, mode: str
 ) -> None:
     """Not through all that the worker has: then a batch of a takeover took half a second."""
-    async with zart.connect(postgres_database.url) as scheduler:
-        await scheduler.migrate()
     statements = Statements(WORDING, Tables())
-    settings = {**PLANNER, "plan_cache_mode": mode}
-    connection = await asyncpg.connect(postgres_database.url, server_settings=settings)
-    try:
+    async with planning(postgres_database, mode) as connection:
         await connection.execute(DEAD)
         for name, values in BATCHES.items():
-            await connection.execute(f"PREPARE {name} AS {statements[name].sql}")
-            rows = await connection.fetch(f"EXPLAIN EXECUTE {name}({values})")
-            plan = "\n".join(row[0] for row in rows)
+            plan = await _plan(connection, name, statements[name].sql, values=values)
             assert "Index Scan using zart_tasks_pkey" in plan, f"{name}:\n{plan}"
             assert "zart_tasks_worker" not in plan, f"{name}:\n{plan}"
-    finally:
-        await connection.close()
 
 
-async def _plan(connection: asyncpg.Connection, name: str, sql: str, *, again: bool = False) -> str:
+async def _plan(
+    connection: asyncpg.Connection, name: str, sql: str, *, values: str = "", again: bool = False
+) -> str:
     if not again:
         await connection.execute(f"PREPARE {name} AS {sql}")
     amount = max((int(n) for n in re.findall(r"\$(\d+)", sql)), default=0)
-    values = f"({', '.join(['NULL'] * amount)})" if amount else ""
-    rows = await connection.fetch(f"EXPLAIN EXECUTE {name}{values}")
+    values = values or ", ".join(["NULL"] * amount)
+    rows = await connection.fetch(f"EXPLAIN EXECUTE {name}" + (f"({values})" if amount else ""))
     return "\n".join(row[0] for row in rows)
 
 

@@ -38,10 +38,6 @@ async def owned() -> str:
     return "done"
 
 
-async def _answer(value: Any) -> Any:
-    return value
-
-
 def step_row(claim: Claim, name: str = "late") -> StepRow:
     """A checkpoint as a run writes it."""
     return (claim.execution_id, claim.run, name, "step", 7, "ok", '"late"', None, 1)
@@ -342,9 +338,9 @@ class TestOwnership:
             separable_worker(backend, threaded, slow_to_begin) as (worker, partition),
         ):
             handle = await scheduler.schedule(threaded)
-            await eventually(lambda: _answer(not held.empty()))
+            await eventually(lambda: _value(not held.empty()))
             partition.cut()
-            await eventually(lambda: _answer(not worker.holds))
+            await eventually(lambda: _value(not worker.holds))
             tell = await asyncio.to_thread(held.get())
             tell()
             await asyncio.sleep(0.2)
@@ -375,10 +371,10 @@ class TestOwnership:
             separable_worker(backend, wrapped) as (worker, partition),
         ):
             handle = await scheduler.schedule(wrapped)
-            await eventually(lambda: _answer(not held.empty()))
+            await eventually(lambda: _value(not held.empty()))
             tell = await asyncio.to_thread(held.get())
             partition.cut()
-            await eventually(lambda: _answer(not worker.holds))
+            await eventually(lambda: _value(not worker.holds))
             tell()
             await asyncio.sleep(0.2)
             assert not begun
@@ -415,16 +411,16 @@ class TestOwnership:
             separable_worker(backend, branched) as (worker, partition),
         ):
             handle = await scheduler.schedule(branched)
-            await eventually(lambda: _answer(branches))
+            await eventually(lambda: _value(branches))
             name = worker.id
             partition.cut()
-            await eventually(lambda: _answer(not worker.holds))
+            await eventually(lambda: _value(not worker.holds))
             branch_may_go.set()
             async with working(scheduler, branched, config=SHORT_LEASE):
                 assert await handle.result(timeout="10s") == "heir"
             partition.heal()
             await asyncio.wait_for(ended.wait(), 10)
-            await eventually(lambda: _answer(worker.id != name and worker.holds))
+            await eventually(lambda: _value(worker.id != name and worker.holds))
             await asyncio.wait(branches, timeout=5)
             assert branches[0].done()
             assert not begun
@@ -461,13 +457,13 @@ class TestOwnership:
                 receipts = await commit(entries)
                 if not written:
                     partition.cut()
-                    await eventually(lambda: _answer(not worker.holds))
+                    await eventually(lambda: _value(not worker.holds))
                     written.append("late")
                 return receipts
 
             vars(partition)["commit"] = answered_late
             handle = await scheduler.schedule(behind)
-            await eventually(lambda: _answer(written))
+            await eventually(lambda: _value(written))
             await asyncio.sleep(0.2)
             assert not begun
             partition.heal()  # nobody took over: it may begin now
