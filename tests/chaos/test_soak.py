@@ -27,6 +27,8 @@ BYTES_PER_EXECUTION = 100
 """What an execution may leave behind in memory; each one makes tens of kilobytes of objects."""
 SLACK = 1024 * 1024
 """Bytes by which two moments differ that hold the same: caches, buffers, a batch under way."""
+REST = 10.0
+"""Seconds after the last result in which a look or a claim that is under way has ended."""
 PAGES = 16 * 1024 * 1024
 """Bytes by which the process may grow besides: what drivers take, and what Python keeps free."""
 
@@ -99,7 +101,7 @@ async def test_a_long_load_leaves_nothing_behind_in_its_process(
                 await _load(scheduler, budget.seconds * WARM)
                 before = Held.now()
                 ended = await _load(scheduler, budget.seconds * (1 - WARM))
-                after = Held.now()
+                after = await _come_to_rest(before)
                 grown = after.memory - before.memory
                 top = tracemalloc.take_snapshot() if grown > _may_grow(ended) else None
         finally:
@@ -119,6 +121,14 @@ async def test_a_long_load_leaves_nothing_behind_in_its_process(
     assert after.threads.pop(POOL) <= AT_ONCE
     del before.threads[POOL]
     assert not after.threads - before.threads
+
+
+async def _come_to_rest(before: Held) -> Held:
+    """What is held when tasks that live for one look have had their time to end."""
+    until = time.monotonic() + REST
+    while (held := Held.now()).tasks - before.tasks and time.monotonic() < until:
+        await asyncio.sleep(0.01)
+    return held
 
 
 def _may_grow(ended: int) -> int:
