@@ -15,6 +15,7 @@ from typing import Any
 
 import zart
 from tests.chaos.conftest import Budget
+from tests.crash.processes import until
 from tests.databases import Database
 from tests.figures import figure
 
@@ -101,7 +102,12 @@ async def test_a_long_load_leaves_nothing_behind_in_its_process(
                 await _load(scheduler, budget.seconds * WARM)
                 before = Held.now()
                 ended = await _load(scheduler, budget.seconds * (1 - WARM))
-                after = await _come_to_rest(before)
+                await until(
+                    lambda: not Held.now().tasks - before.tasks,
+                    f"no tasks besides {before.tasks}",
+                    seconds=REST,
+                )
+                after = Held.now()
                 grown = after.memory - before.memory
                 top = tracemalloc.take_snapshot() if grown > _may_grow(ended) else None
         finally:
@@ -116,19 +122,10 @@ async def test_a_long_load_leaves_nothing_behind_in_its_process(
     assert pages < PAGES
     # Idle connections come and go; what leaks grows with the executions.
     assert after.files <= before.files + 5
-    assert not after.tasks - before.tasks
     # The pool has as many threads as `def` steps have ever run at one moment: one an execution.
     assert after.threads.pop(POOL) <= AT_ONCE
     del before.threads[POOL]
     assert not after.threads - before.threads
-
-
-async def _come_to_rest(before: Held) -> Held:
-    """What is held when tasks that live for one look have had their time to end."""
-    until = time.monotonic() + REST
-    while (held := Held.now()).tasks - before.tasks and time.monotonic() < until:
-        await asyncio.sleep(0.01)
-    return held
 
 
 def _may_grow(ended: int) -> int:
