@@ -36,6 +36,7 @@ from zart.decorators import (
     wait_all,
     wait_for_event,
 )
+from zart.duration import Duration
 from zart.errors import *  # noqa: F403
 from zart.execution.context import TaskContext
 from zart.execution.fanout import ChildHandle, StepHandle
@@ -44,11 +45,19 @@ from zart.execution.loop import DurableLoop
 from zart.execution.registry import TaskRegistry
 from zart.execution.retry import RetryConfig
 from zart.execution.worker import Worker
-from zart.models import Attempt, Execution, Failure, Outcome, Status, StepRecord
+from zart.models import Attempt, Execution, Failure, Outcome, Status, StepRecord, TaskDefinition
 from zart.scheduler.config import WorkerConfig
-from zart.scheduler.connect import MySQLScheduler, PostgresScheduler, SqliteScheduler, connect
+from zart.scheduler.connect import (
+    Connecting,
+    MySQLScheduler,
+    PostgresScheduler,
+    SqliteScheduler,
+    connect,
+)
 from zart.scheduler.durable import DurableScheduler, Handle
+from zart.scheduler.findings import Finding, FindingLevel
 from zart.scheduler.protocol import Scheduler
+from zart.scheduler.sql.transitions.lease import WorkerRecord
 from zart.serialization import Codec, Serializer
 
 __version__ = "0.1.0"
@@ -57,11 +66,15 @@ __all__ = [
     "Attempt",
     "ChildHandle",
     "Codec",
+    "Connecting",
     "Durable",
     "DurableLoop",
     "DurableScheduler",
+    "Duration",
     "Execution",
     "Failure",
+    "Finding",
+    "FindingLevel",
     "Handle",
     "MySQLScheduler",
     "Outcome",
@@ -75,10 +88,12 @@ __all__ = [
     "StepHandle",
     "StepRecord",
     "TaskContext",
+    "TaskDefinition",
     "TaskHandler",
     "TaskRegistry",
     "Worker",
     "WorkerConfig",
+    "WorkerRecord",
     "capture",
     "connect",
     "context",

@@ -8,10 +8,10 @@ unused when the error is missing: pyright checks this file with
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, assert_type
+from typing import Any, TypeVar, assert_type
 from uuid import UUID
 
 import zart
@@ -278,7 +278,38 @@ async def scheduling(scheduler: zart.DurableScheduler) -> None:
     await scheduler.schedule(charge_card, "visa")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
+async def looking(scheduler: zart.DurableScheduler) -> None:
+    assert_type(await scheduler.timeline("order-1"), Sequence[zart.StepRecord])
+    assert_type(await scheduler.workers(), Sequence[zart.WorkerRecord])
+    findings = await scheduler.doctor()
+    assert_type(findings, Sequence[zart.Finding])
+    assert_type(findings[0].level, zart.FindingLevel)
+
+
+D = TypeVar("D")
+O = TypeVar("O")  # noqa: E741
+
+
+async def finished(
+    scheduler: zart.DurableScheduler, task: zart.TaskDefinition[D, O], data: D, limit: zart.Duration
+) -> O:
+    """What an application may write around `schedule`."""
+    return await (await scheduler.schedule(task, data)).result(limit)
+
+
+async def finishing(scheduler: zart.DurableScheduler) -> None:
+    order = Order("o-1", "visa", 1)
+    assert_type(await finished(scheduler, checkout, order, "1m"), str)
+    assert_type(await finished(scheduler, Checkout(), order, 60), str)
+    await finished(scheduler, checkout, "o-1", "1m")  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+
+
+def shop(prefix: str) -> zart.Connecting:
+    return zart.connect("sqlite:///shop.db", prefix=prefix)
+
+
 async def connecting() -> None:
+    assert_type(await shop("shop_"), zart.DurableScheduler)
     async with zart.connect("sqlite:///shop.db") as scheduler:
         assert_type(scheduler, zart.DurableScheduler)
         async with zart.Worker(scheduler, [checkout, Checkout, charge]) as worker:

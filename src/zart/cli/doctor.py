@@ -10,12 +10,12 @@ import typer
 from zart.cli.command import Cli, ExitCode, command
 from zart.cli.output import Cell
 from zart.cli.secrets import without_secrets
-from zart.scheduler.findings import Finding, Level
+from zart.scheduler.findings import Finding, FindingLevel
 
 __all__ = ["add_to"]
 
-_STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
-_WORST_FIRST = (Level.PROBLEM, Level.WARNING, Level.OK)
+_STYLES = {FindingLevel.OK: "green", FindingLevel.WARNING: "yellow", FindingLevel.PROBLEM: "red"}
+_WORST_FIRST = (FindingLevel.PROBLEM, FindingLevel.WARNING, FindingLevel.OK)
 
 
 async def doctor(cli: Cli) -> ExitCode:
@@ -29,7 +29,7 @@ async def doctor(cli: Cli) -> ExitCode:
         cli.out.json({"level": _worst(findings), "findings": findings})
     else:
         _show(cli, findings)
-    return ExitCode.FAILURE if _worst(findings) is Level.PROBLEM else ExitCode.SUCCESS
+    return ExitCode.FAILURE if _worst(findings) is FindingLevel.PROBLEM else ExitCode.SUCCESS
 
 
 def _shown(finding: Finding, url: str) -> Finding:
@@ -37,7 +37,7 @@ def _shown(finding: Finding, url: str) -> Finding:
     return msgspec.structs.replace(finding, found=without_secrets(finding.found, [url]))
 
 
-def _worst(findings: Sequence[Finding]) -> Level:
+def _worst(findings: Sequence[Finding]) -> FindingLevel:
     levels = {finding.level for finding in findings}
     return next(level for level in _WORST_FIRST if level in levels)
 

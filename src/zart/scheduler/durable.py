@@ -39,7 +39,7 @@ from zart.scheduler.naming import checked, checked_priority
 from zart.scheduler.protocol import Scheduler
 from zart.scheduler.results import Results
 from zart.scheduler.sql.transitions.deliver import Answer
-from zart.scheduler.sql.transitions.lease import WorkerRow
+from zart.scheduler.sql.transitions.lease import WorkerRecord
 from zart.scheduler.sql.transitions.read import failure
 from zart.scheduler.wakeup import FINISHED, READY, WOKEN, WakeUps
 from zart.serialization import Serializer
@@ -480,7 +480,7 @@ class DurableScheduler:
         number = run or current.run
         return await self.backend.timeline(execution_id, number)
 
-    async def workers(self) -> Sequence[WorkerRow]:
+    async def workers(self) -> Sequence[WorkerRecord]:
         """The workers that are entered."""
         return await self.backend.workers()
 

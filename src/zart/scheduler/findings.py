@@ -6,11 +6,11 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["Finding", "Level"]
+__all__ = ["Finding", "FindingLevel"]
 
 
-class Level(StrEnum):
-    """How much a finding matters."""
+class FindingLevel(StrEnum):
+    """How much a finding matters; each is its text too: ``FindingLevel.OK == "ok"``."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,9 +20,13 @@ class Level(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at: how it stands, what that means, and what to do about it."""
+    """One thing that `DurableScheduler.doctor` looked at.
 
-    level: Level
+    ``check`` names what, ``found`` how it stands; ``meaning`` and ``advice`` say what that costs
+    and what to do about it, and are empty when all is well.
+    """
+
+    level: FindingLevel
     check: str
     found: str
     meaning: str = ""

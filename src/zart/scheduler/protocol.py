@@ -19,7 +19,7 @@ from zart.scheduler.findings import Finding
 from zart.scheduler.sql.database import Hints, Session
 from zart.scheduler.sql.transaction import Note
 from zart.scheduler.sql.transitions.deliver import Answer
-from zart.scheduler.sql.transitions.lease import WorkerRow
+from zart.scheduler.sql.transitions.lease import WorkerRecord
 
 __all__ = ["LeaseSession", "Scheduler"]
 
@@ -37,7 +37,7 @@ class LeaseSession(Protocol):
         """Renew the lease; False when the worker has been declared dead."""
         ...
 
-    async def workers(self) -> list[WorkerRow]: ...
+    async def workers(self) -> list[WorkerRecord]: ...
 
     async def orphans(self) -> list[str]:
         """Owners of tasks that are not entered as workers."""
@@ -154,7 +154,7 @@ class Scheduler(Protocol):
 
     async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]: ...
 
-    async def workers(self) -> builtins.list[WorkerRow]: ...
+    async def workers(self) -> builtins.list[WorkerRecord]: ...
 
     async def examine(self) -> builtins.list[Finding]:
         """Look for what is wrong or could be: `DurableScheduler.doctor`."""

@@ -284,7 +284,7 @@ class SqlEngine:
     async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         return await self.database.read(lambda tx: read.results(tx, ids))
 
-    async def workers(self) -> builtins.list[leases.WorkerRow]:
+    async def workers(self) -> builtins.list[leases.WorkerRecord]:
         return await self.database.read(leases.workers)
 
     async def examine(self) -> builtins.list[Finding]:
@@ -335,7 +335,7 @@ class _SqlLeaseSession:
             lambda tx: leases.beat(tx, id, lease, lock, relocked=relocked)
         )
 
-    async def workers(self) -> list[leases.WorkerRow]:
+    async def workers(self) -> list[leases.WorkerRecord]:
         return await self.session.run(leases.workers)
 
     async def orphans(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
-from zart.scheduler.findings import Finding, Level
+from zart.scheduler.findings import Finding, FindingLevel
 from zart.scheduler.sql.database import Database
 from zart.scheduler.sql.transaction import Row
 
@@ -23,15 +23,15 @@ async def fetch(database: Database, statement: str, **values: Any) -> list[Row]:
 
 
 def ok(check: str, found: str) -> Finding:
-    return Finding(Level.OK, check, found)
+    return Finding(FindingLevel.OK, check, found)
 
 
 def warning(check: str, found: str, meaning: str, advice: str) -> Finding:
-    return Finding(Level.WARNING, check, found, meaning, advice)
+    return Finding(FindingLevel.WARNING, check, found, meaning, advice)
 
 
 def problem(check: str, found: str, meaning: str, advice: str) -> Finding:
-    return Finding(Level.PROBLEM, check, found, meaning, advice)
+    return Finding(FindingLevel.PROBLEM, check, found, meaning, advice)
 
 
 def graded(
@@ -46,7 +46,7 @@ def graded(
     """A warning from the first limit on, a problem from the second."""
     if value < limits[0]:
         return ok(check, found)
-    level = Level.WARNING if value < limits[1] else Level.PROBLEM
+    level = FindingLevel.WARNING if value < limits[1] else FindingLevel.PROBLEM
     return Finding(level, check, found, meaning, advice)
 
 

@@ -9,14 +9,20 @@ import msgspec
 from zart.models import Claim
 from zart.scheduler.sql.transaction import Transaction
 
-__all__ = ["WorkerRow", "beat", "give_back", "orphans", "register", "take_over", "workers"]
+__all__ = ["WorkerRecord", "beat", "give_back", "orphans", "register", "take_over", "workers"]
 
 _BATCH = 500
 """Tasks that are taken over in one transaction."""
 
 
-class WorkerRow(msgspec.Struct, frozen=True):
-    """A worker as the database knows it; times in microseconds."""
+class WorkerRecord(msgspec.Struct, frozen=True):
+    """A worker as the database knows it: who lives, and who has not been struck out yet.
+
+    ``process`` is its process id on ``host``, ``concurrency`` its slots. Times are microseconds
+    since 1970 by the database's clock: its start, its last beat, when its lease runs out, and
+    ``now_at``, when this was read. ``session_lock`` is the key of the lock by which others see its
+    death, None where there is none, ``locked_at`` when it was taken.
+    """
 
     id: str
     host: str
@@ -65,9 +71,9 @@ async def beat(tx: Transaction, id: str, lease: int, lock: int | None, *, relock
     )
 
 
-async def workers(tx: Transaction) -> list[WorkerRow]:
+async def workers(tx: Transaction) -> list[WorkerRecord]:
     """All workers that are entered."""
-    return [WorkerRow(*row) for row in await tx.fetch("list_workers")]
+    return [WorkerRecord(*row) for row in await tx.fetch("list_workers")]
 
 
 async def orphans(tx: Transaction) -> list[str]:
