@@ -74,38 +74,58 @@ __all__ = [
 
 
 class ZartError(Exception):
-    """The root of every error that zart raises."""
+    """Any error that zart raises about executions and their definition.
+
+    Not under it: business errors of ``raises=``, `ValueError` and `TypeError` for wrong arguments,
+    and what a driver says of a wrong password or missing rights.
+    """
 
 
 class DurationError(ZartError, ValueError):
-    """A duration that zart cannot read."""
+    """A duration that is no length of time, or is negative: ``timeout="soon"``.
+
+    Give a timedelta, seconds, or text such as ``"30s"``, ``"1h30m"``, ``"2d12h"``.
+    """
 
 
 class DefinitionError(ZartError, TypeError):
-    """A handler, step or retry rule that cannot work as written; raised when it is defined."""
+    """A handler, step, type or retry rule that cannot work as written; the message says what to do.
+
+    Raised where it is defined or registered, at the latest where it is first used.
+    """
 
 
 class SerializationError(ZartError):
-    """A value does not fit the type it is declared with."""
+    """A value does not fit the type it is declared with, on the way in or out of the database."""
 
 
 class EncodeError(SerializationError):
-    """A value cannot be written as JSON so that the declared type reads it back."""
+    """A value cannot be written as JSON so that the declared type reads it back.
+
+    A step that returns such a value fails at once with a `StepFailedError`
+    whose ``error_type`` names this class, and a workflow's own result or a loop's state fails the
+    execution; an input or event is refused as a `PayloadError`. Mend the annotation, or give the
+    `Serializer` a `Codec`.
+    """
 
 
 class DecodeError(SerializationError):
-    """Stored JSON cannot be read as the declared type."""
+    """Stored JSON cannot be read as the declared type.
+
+    An input, event or result of another type, or one that older code wrote. A run that ends with
+    it is not tried again. Let the type accept the old form too: new fields with a default.
+    """
 
 
 class TaskError(ZartError):
-    """What a workflow can meet while it runs."""
+    """What a workflow can meet while it runs: catch it there, or let the execution fail."""
 
 
 class StepError(TaskError):
-    """A step ended without a result.
+    """A step ended without a result; a replay raises the same again.
 
-    ``step`` is its name, ``error_type``, ``message`` and ``traceback`` tell what the step's
-    function raised, as it was recorded; a replay raises the same.
+    ``step`` is its name. ``error_type`` (``"ValueError"``, ``"shop.NoStock"``), ``message`` and
+    ``traceback`` are text, as recorded of what the step's function raised.
     """
 
     def __init__(
@@ -119,19 +139,30 @@ class StepError(TaskError):
 
 
 class StepFailedError(StepError):
-    """The step's function raised, and its retries are spent."""
+    """The step's function raised, and its retries are spent.
+
+    Raise another error ``from`` it where you must: only then do the execution's own retries run
+    the step again.
+    """
 
 
 class StepTimedOutError(StepError):
-    """The step did not end within its timeout; terminal, whatever retries were left."""
+    """The step did not end within its ``timeout``; final, whatever retries were left.
+
+    With ``per_attempt=True`` it is raised when the last attempt was late. A plain ``def`` step
+    runs on in its thread, its result ignored.
+    """
 
 
 class StepCancelledError(StepError):
-    """A distributed step was cancelled before it had an outcome."""
+    """A step that a worker ran by itself (`schedule_step`) was cancelled: it has no outcome."""
 
 
 class EventTimedOutError(TaskError):
-    """The awaited event did not come in time; the execution goes on with this outcome."""
+    """No event came within a wait's ``timeout``; recorded, so a replay raises it again.
+
+    ``event`` is the event's name. Catch it where the workflow goes on without.
+    """
 
     def __init__(self, text: str, *, event: str) -> None:
         super().__init__(text)
@@ -139,7 +170,12 @@ class EventTimedOutError(TaskError):
 
 
 class ChildFailedError(TaskError):
-    """A child execution ended as failed or cancelled; ``child`` is its id."""
+    """A child execution ended without a result; raised where its handle is awaited.
+
+    ``child`` is its id. ``error_type`` and ``message`` tell what its handler raised, and are empty
+    for one that was cancelled. An ``error_type`` of ``ExecutionExistsError`` says that its id
+    belonged to another execution.
+    """
 
     def __init__(self, text: str, *, child: str, error_type: str = "", message: str = "") -> None:
         super().__init__(text)
@@ -149,19 +185,32 @@ class ChildFailedError(TaskError):
 
 
 class DuplicateStepError(TaskError):
-    """One explicit step name was used twice in a run."""
+    """One name was used twice in a run, of a step, wait, loop, child or patch.
+
+    Each name stands for one record: put what the call is about into it (``f"page {n}"``).
+    """
 
 
 class DivergenceError(TaskError):
-    """The handler asks for something else than what its history recorded at this name."""
+    """The code asks for another kind of thing than is recorded under a name.
+
+    It was changed under a running execution. Bring the old code back, or guard the change with
+    `patched`; `DurableScheduler.restart` runs from the top what has failed.
+    """
 
 
 class SuspensionSwallowedError(TaskError):
-    """The handler caught the signal that suspends it, so it cannot give its slot back."""
+    """The handler caught the signal that suspends it, so it cannot give its slot back.
+
+    Catch `Exception`, not `BaseException`, and re-raise in a bare ``except``.
+    """
 
 
 class NotInExecutionError(TaskError):
-    """A durable call was made where no execution is running."""
+    """A durable call was made where no execution is running, or inside a step's function.
+
+    Make it in the body of a workflow that a worker runs.
+    """
 
 
 class SchedulerError(ZartError):
@@ -169,37 +218,56 @@ class SchedulerError(ZartError):
 
 
 class UnknownTaskError(SchedulerError):
-    """The scheduler's registry has no task of this name."""
+    """No such task: neither a durable function, a handler, nor a name that the registry has.
+
+    Names are only checked where the scheduler was given a ``registry``; without one, an execution
+    of an unknown name waits for a worker that knows it.
+    """
 
 
 class InvalidIdError(SchedulerError, ValueError):
-    """An execution id, task name, step name or event name that cannot be stored."""
+    """An id or a name that cannot be stored.
+
+    It must be text of 1 to 200 characters, without control characters, and without white space at
+    its ends.
+    """
 
 
 class PayloadError(SchedulerError):
-    """A payload does not fit the type that the task or event declares."""
+    """An input, argument or event does not fit its declared type; nothing was written.
+
+    `schedule_many` raises it too for a number of ``ids`` other than that of the items.
+    """
 
 
 class PayloadTooLargeError(PayloadError):
-    """A payload is over the size limit."""
+    """An input, argument or event is over the size limit, 1 MiB of JSON unless set otherwise.
+
+    Store it elsewhere and pass a reference, or raise ``max_payload`` of `connect`.
+    """
 
 
 class ExecutionNotFoundError(SchedulerError):
-    """No execution has this id."""
+    """No execution has this id: check the id, the URL and the table prefix."""
 
 
 class ExecutionExistsError(SchedulerError):
-    """The id is taken by another task, or by the same task with other input."""
+    """The id is taken by another task, or by the same task with other input; give another id."""
 
 
 class ExecutionFinishedError(SchedulerError):
-    """The execution has ended; nothing more can be delivered to it."""
+    """The execution has ended: no event can be delivered, and nothing cancelled.
+
+    `DurableScheduler.restart` begins a new run of it.
+    """
 
 
 class ExecutionFailedError(SchedulerError):
     """The execution failed, so it has no result.
 
-    ``error_type``, ``message`` and ``traceback`` tell what its handler raised.
+    ``error_type``, ``message`` and ``traceback`` are text, as recorded of what its handler raised;
+    the type is ``ExecutionTimedOut`` when its time was over, ``CrashLoop`` when it had taken its
+    worker down too often.
     """
 
     def __init__(
@@ -223,12 +291,19 @@ class ExecutionCancelledError(SchedulerError):
 
 
 class WaitTimedOutError(SchedulerError, TimeoutError):
-    """The execution did not end within the time the caller was willing to wait; it goes on."""
+    """The execution did not end within the time that you gave; it goes on, so wait again."""
 
 
 class MigrationError(SchedulerError):
-    """The database's zart tables are missing, or of another version than this package needs."""
+    """The database's zart tables are missing or older than this package needs: migrate.
+
+    Also raised where a newer zart has changed them so that this one cannot go on: bring the
+    package up to date. Newer tables are otherwise no error.
+    """
 
 
 class DatabaseUnavailableError(SchedulerError):
-    """The database could not be reached, or kept failing; nothing is known to be written."""
+    """The database could not be reached, or kept failing for 30 seconds.
+
+    Whether the last try was committed is not known; the message says what a repeated call does.
+    """
