@@ -44,7 +44,12 @@ def as_microseconds(moment: datetime) -> int:
 
 
 class Status(StrEnum):
-    """Where an execution stands."""
+    """Where an execution stands; each is its text too: ``Status.FAILED == "failed"``.
+
+    ``pending``: ready, no worker has it yet; ``running``: a worker does; ``waiting``: for a time,
+    an event, parallel steps or a child, also before a delayed start and between two tries;
+    ``completed``, ``failed``, ``cancelled``: it has ended.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -55,12 +60,16 @@ class Status(StrEnum):
 
     @property
     def finished(self) -> bool:
-        """True for the three statuses that only an explicit restart changes."""
+        """True for ``completed``, ``failed`` and ``cancelled``, which only a restart changes."""
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
 class Outcome(StrEnum):
-    """How a step ended."""
+    """How a step ended; each is its text too: ``Outcome.OK == "ok"``.
+
+    ``timed_out`` also for a wait whose event did not come; ``cancelled`` where the workflow itself
+    cut the step off, or ended before it.
+    """
 
     OK = "ok"
     FAILED = "failed"
@@ -69,10 +78,14 @@ class Outcome(StrEnum):
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error as it is recorded.
+    """An error as it is recorded: text, no exception.
 
-    ``arguments`` holds the JSON of a business error's arguments, so that it is raised again as
-    the same type. ``step`` names the step whose recorded failure this one came from.
+    ``type`` is the class with its module (``"shop.NoStock"``; built-in ones without), or what zart
+    itself has to say: ``TimeoutError`` of a step, ``ExecutionTimedOut`` and ``CrashLoop`` of an
+    execution. ``message`` is cut after 16,000 characters, ``traceback`` to the last 16,000.
+    ``arguments`` is the JSON list of a business error's arguments, from which it is raised again.
+    ``step`` names the step whose function raised it; it is empty for what was late and for an
+    execution's own failure. ``retryable`` is False for a business error.
     """
 
     type: str
@@ -162,9 +175,14 @@ class Claimed(list[ClaimedTask]):
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution as its database shows it.
+    """One execution as the database showed it; times are aware datetimes by the database's clock.
 
-    ``input``, ``output`` are JSON text. ``waiting_for`` names what a waiting execution waits for.
+    ``input`` and ``output`` are JSON text, ``output`` and ``failure`` None until it has ended so.
+    ``run`` and ``attempt`` count from 1; ``crashes`` is how often it took its worker down in this
+    run. ``worker`` is the id of the one that runs it, ``parent`` the id of the execution that
+    started it as a child. ``started`` is its run's first start, ``due`` when it wakes by itself.
+    ``waiting_for`` has kind and name of each open record while it waits: ``"sleep cool-off"``,
+    ``"event event shipped"``.
     """
 
     id: str
@@ -188,7 +206,11 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One failed attempt at a step, or at the run itself where ``step`` is empty."""
+    """One failed attempt at a step; times are aware datetimes by the database's clock.
+
+    ``attempt`` counts the tries at the step, ``run_attempt`` those at the run in which it was made;
+    both from 1, and ``run_attempt`` is 0 where a step of its own row was run by any worker.
+    """
 
     step: str
     run_attempt: int
@@ -199,11 +221,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an execution's timeline.
+    """One line of an execution's timeline; times are aware datetimes by the database's clock.
 
     ``kind`` is one of step, transaction, distributed, sleep, event, child, loop, capture, patch,
     failure and cut-off (the handler was cut off at the step of this name, which had ended all the
-    same); ``outcome`` is None while it has not ended; ``value`` is JSON text.
+    same). ``position`` orders the run's lines. ``outcome`` is None while it has not ended;
+    ``value`` is the result or the event's payload as JSON text, ``failure`` what stands there
+    instead. ``due`` is the end of a wait's time. ``attempts`` has the failed ones, the first first.
     """
 
     name: str
@@ -226,7 +250,10 @@ O_co = TypeVar("O_co", covariant=True)
 class TaskDefinition(Generic[D_contra, O_co]):
     """What the scheduler needs to know of a task: its name and the types of its payloads.
 
-    The base of `TaskHandler` and of functions decorated with ``@zart.durable``.
+    The base of `TaskHandler` and of functions decorated with ``@zart.durable``: annotate with it
+    what takes either, by the types of input and output::
+
+        async def enqueue(task: zart.TaskDefinition[Order, str], order: Order) -> None: ...
     """
 
     name: str
