@@ -97,16 +97,32 @@ class Step(Generic[P, T]):
         )
 
     def named(self, name: str) -> Step[P, T]:
-        """The same step under a name of its own, unique in the run."""
+        """The same step under a name of its own, which each call and each `schedule` of it uses.
+
+        Raises `InvalidIdError` for a name that cannot be stored; the call raises
+        `DuplicateStepError` when the run has used it.
+
+        ::
+
+            charge_id = await charge.named("charge-eu")("visa", 42)
+        """
         twin: Step[P, T] = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._name = checked(name, "a step's name")
         return twin
 
     def schedule(self, *args: P.args, **kwargs: P.kwargs) -> StepHandle[T]:
-        """Begin the step beside the workflow; await the handle, alone or by `wait_all`.
+        """Begin the step beside the workflow and give its handle, to be awaited or for `wait_all`.
 
-        It becomes a row that any worker may run, where the worker's registry has the step.
+        Where the worker's registry has the step it becomes a row that any worker may run; otherwise
+        it runs concurrently in this process. Awaiting the handle gives what the step returned, or
+        raises what the step would. Raises `NotInExecutionError`, and of a row's arguments
+        `PayloadError` or `PayloadTooLargeError`.
+
+        ::
+
+            handles = [import_file.schedule(name) for name in files]
+            rows = sum(await zart.wait_all(handles))
         """
         step = self.__zart_step_function__
         run = run_here(f"{step.step_name}.schedule")
@@ -163,8 +179,13 @@ def step(
 ) -> Any:
     """Make a function a step: in a workflow its outcome is recorded once and replayed.
 
-    The function is async, or plain and then runs in a thread. See `TaskContext.step` for the
-    rules. Called outside a workflow it simply runs, so it can be tested on its own::
+    The function is async, or plain and then runs in a thread. A call gives what it returned, as
+    read back from the record, or raises `StepFailedError`, `StepTimedOutError` or a business error
+    of ``raises``; the rules are those of `TaskContext.step`. ``name`` is the function's own unless
+    given. Called outside a workflow it simply runs, so it can be tested on its own. Raises
+    `DefinitionError` or `DurationError` for rules that cannot work.
+
+    ::
 
         @zart.step(retry=zart.RetryConfig.exponential(3, "2s"), timeout="30s")
         async def charge(card: str, total: int) -> str: ...
@@ -214,11 +235,16 @@ class Durable(TaskDefinition[D_contra, T_co]):
     def on_failure(
         self, function: Callable[[D_contra, Failure], Awaitable[None]]
     ) -> Callable[[D_contra, Failure], Awaitable[None]]:
-        """Decorate the function that compensates when an execution has failed for good::
+        """Decorate the function that compensates when an execution has failed for good.
 
-        @checkout.on_failure
-        async def refund(order: Order, failure: zart.Failure) -> None:
-            await give_back(order.id)
+        It gets the input and the failure; its steps are durable too, and when it has ended the
+        execution does, as failed. It is not called for one that was cancelled.
+
+        ::
+
+            @checkout.on_failure
+            async def refund(order: Order, failure: zart.Failure) -> None:
+                await give_back(order.id)
         """
         self.__zart_handler__.compensation = function
         return function
@@ -328,7 +354,14 @@ def durable(
 
 
 def context() -> TaskContext:
-    """The present context; raises `NotInExecutionError` where no execution is running."""
+    """The present execution's context: its id, run, attempt and input, and every durable call.
+
+    Raises `NotInExecutionError` where no execution is running, and inside a step's function.
+
+    ::
+
+        charge_id = await charge(card, key=f"{zart.context().execution_id}/charge")
+    """
     run = run_here("zart.context")
     return TaskContext(run, run.data)
 
@@ -343,7 +376,17 @@ async def sleep(duration: Duration, /) -> None: ...
 @overload
 async def sleep(name: str, duration: Duration, /) -> None: ...
 async def sleep(*arguments: Any) -> None:
-    """`TaskContext.sleep` in the present execution."""
+    """Wait for a duration, at no cost but a row.
+
+    It is a timedelta, seconds, or text, and counts from the time that was recorded first, whatever
+    crashes meanwhile. A wait without a ``name`` is recorded as ``sleep``, ``sleep#2``, and so on.
+    Raises `DurationError`, `NotInExecutionError`.
+
+    ::
+
+        await zart.sleep("3d")
+        await zart.sleep("cool-off", 90)
+    """
     await _context("sleep").sleep(*arguments)
 
 
@@ -352,7 +395,15 @@ async def sleep_until(moment: datetime, /) -> None: ...
 @overload
 async def sleep_until(name: str, moment: datetime, /) -> None: ...
 async def sleep_until(*arguments: Any) -> None:
-    """`TaskContext.sleep_until` in the present execution."""
+    """Wait until a moment by the database's clock; it is over at once when that has passed.
+
+    The moment that was recorded first counts. A naive datetime is read as this machine's local
+    time. Raises `NotInExecutionError`.
+
+    ::
+
+        await zart.sleep_until(datetime(2030, 1, 1, tzinfo=UTC))
+    """
     await _context("sleep_until").sleep_until(*arguments)
 
 
@@ -367,7 +418,17 @@ async def wait_for_event(
 async def wait_for_event(
     event: str, *, type: Any = Any, timeout: Duration | None = None, name: str | None = None
 ) -> Any:
-    """`TaskContext.wait_for_event` in the present execution."""
+    """The payload of the next event of this name, decoded as ``type``; None where it has none.
+
+    Events that came before count; each is taken once, in order of delivery. The wait is recorded
+    as ``event`` and the event's name, unless ``name`` is given. Raises `EventTimedOutError` when
+    none comes within ``timeout`` of the wait's first start, `DecodeError` for a payload of another
+    type, and `NotInExecutionError`.
+
+    ::
+
+        shipped = await zart.wait_for_event("shipped", type=Shipped, timeout="24h")
+    """
     here = _context("wait_for_event")
     return await here.wait_for_event(event, type=type, timeout=timeout, name=name)
 
@@ -385,7 +446,19 @@ def durable_loop(name: str, *, state: S, type: Any = None) -> DurableLoop[int, S
 def durable_loop(
     name: str, items: Iterable[Any] | None = None, *, state: Any = None, type: Any = None
 ) -> DurableLoop[Any, Any]:
-    """`TaskContext.loop` in the present execution."""
+    """An ``async for`` that goes on after a crash at the iteration it had come to.
+
+    ``items`` must be the same on each replay; without them the loop counts from 0 for ever.
+    ``state`` is kept with each finished iteration, whose steps are dropped from the record. It is
+    stored as its own class; ``type`` says what where that does not tell. Raises
+    `NotInExecutionError`, `DuplicateStepError`.
+
+    ::
+
+        loop = zart.durable_loop("pages", range(pages), state=0)
+        async for page in loop:
+            loop.state += await import_page(page)
+    """
     here = _context("durable_loop")
     if items is None:
         return here.loop(name, state=state, type=type)
@@ -427,7 +500,18 @@ def schedule_step(
     raises: Raises = (),
     type: Any = None,
 ) -> StepHandle[Any]:
-    """`TaskContext.schedule_step` in the present execution."""
+    """Begin a step beside the workflow and give its handle, to be awaited or for `wait_all`.
+
+    A function of ``@zart.step`` that the worker's registry has becomes a row that any worker may
+    run, by the rules of its decorator; anything else runs concurrently in this process, by the
+    rules given here. Raises `DuplicateStepError`, `NotInExecutionError`, and for a row's arguments
+    `PayloadError`; what the step raises comes where its handle is awaited.
+
+    ::
+
+        handles = [zart.schedule_step(f"notify {who}", notify, who) for who in staff]
+        await zart.wait_all(handles)
+    """
     return _context("schedule_step").schedule_step(
         name,
         function,
@@ -451,7 +535,16 @@ async def wait_all(
 async def wait_all(
     handles: Iterable[StepHandle[Any]], *, return_exceptions: bool = False
 ) -> list[Any]:
-    """`TaskContext.wait_all` in the present execution."""
+    """The results of steps and children that were begun before, in the order of their handles.
+
+    The first failure is raised at once, while the others go on; with ``return_exceptions`` all are
+    waited for, and errors stand in their places. Raises `StepFailedError`, `StepTimedOutError`,
+    `ChildFailedError` or a business error, and `NotInExecutionError`.
+
+    ::
+
+        prices = await zart.wait_all([price.schedule(shop) for shop in shops])
+    """
     return await _context("wait_all").wait_all(handles, return_exceptions=return_exceptions)
 
 
@@ -464,7 +557,17 @@ async def transaction(
     raises: Raises = (),
     type: Any = None,
 ) -> T:
-    """`TaskContext.transaction` in the present execution."""
+    """Run a step inside a transaction of the zart database: exactly once; gives its result.
+
+    ``function`` gets the driver's connection (asyncpg, asyncmy or apsw) with an open transaction,
+    then ``arguments``; what it writes and the step's outcome commit together or not at all. It must
+    not commit, and may be called again after an error of the driver that may pass. Raises
+    `StepFailedError`, a business error of ``raises``, or `NotInExecutionError`.
+
+    ::
+
+        balance = await zart.transaction("debit", debit, "Ada", 42)
+    """
     here = _context("transaction")
     return await here.transaction(name, function, *arguments, retry=retry, raises=raises, type=type)
 
@@ -507,31 +610,80 @@ def start_child(
     queue: str = DEFAULT_QUEUE,
     priority: int = 0,
 ) -> ChildHandle[Any]:
-    """`TaskContext.start_child` in the present execution."""
+    """Schedule a child execution, once, and give its handle; await that for the result.
+
+    ``id`` is made from the parent's id unless given, the same on each replay. The child goes on
+    when its parent fails or is cancelled. Raises `UnknownTaskError`, `PayloadError`,
+    `InvalidIdError`, `NotInExecutionError`; awaiting the handle `ChildFailedError`.
+
+    ::
+
+        child = zart.start_child(checkout, order, id=f"order-{order.id}")
+        tracking = await child
+    """
     here = _context("start_child")
     return here.start_child(task, data, id=id, name=name, queue=queue, priority=priority)
 
 
 async def capture(name: str, function: Callable[[], T], /, *, type: Any = None) -> T:
-    """`TaskContext.capture` in the present execution."""
+    """The value of a plain function, called in place and recorded: a replay gives the same.
+
+    For what is quick and may change: a setting, the environment. Raises `StepFailedError` when the
+    function raises or gives what cannot be stored, `DuplicateStepError`, `NotInExecutionError`.
+
+    ::
+
+        region = await zart.capture("region", lambda: os.environ["REGION"])
+    """
     return await _context("capture").capture(name, function, type=type)
 
 
 async def now() -> datetime:
-    """`TaskContext.now` in the present execution."""
+    """The time by the database's clock, an aware datetime in UTC; a replay gives the same.
+
+    Recorded, so it costs a write. Raises `NotInExecutionError`.
+
+    ::
+
+        due = await zart.now() + timedelta(days=14)
+    """
     return await _context("now").now()
 
 
 def uuid() -> uuids.UUID:
-    """`TaskContext.uuid` in the present execution."""
+    """A random UUID (version 4) that a replay gives again; it costs no write.
+
+    Raises `NotInExecutionError`.
+
+    ::
+
+        await charge(card, key=str(zart.uuid()))
+    """
     return _context("uuid").uuid()
 
 
 def random() -> float:
-    """`TaskContext.random` in the present execution."""
+    """A random number in [0, 1) that a replay gives again; it costs no write.
+
+    Raises `NotInExecutionError`.
+
+    ::
+
+        wants_survey = zart.random() < 0.1
+    """
     return _context("random").random()
 
 
 async def patched(name: str) -> bool:
-    """`TaskContext.patched` in the present execution."""
+    """True where code that was changed under running executions applies; recorded.
+
+    It is True for new runs and for those that had not come to this place when the change was
+    deployed, False for those that had passed it. Raises `DuplicateStepError`,
+    `NotInExecutionError`.
+
+    ::
+
+        if await zart.patched("send-invoice"):
+            await send_invoice(order.id)
+    """
     return await _context("patched").patched(name)

@@ -58,7 +58,7 @@ class TaskContext:
 
     @property
     def execution_id(self) -> str:
-        """The execution's id."""
+        """The execution's id, by which others cancel it or send it events."""
         return self._run.claim.execution_id
 
     @property
@@ -73,12 +73,12 @@ class TaskContext:
 
     @property
     def attempt(self) -> int:
-        """Which try at the run this is, from 1."""
+        """Which try at the run this is, from 1; `on_failure` counts anew."""
         return self._run.task.attempt
 
     @property
     def data(self) -> Any:
-        """The execution's input, decoded."""
+        """The execution's input, decoded as the task's input type."""
         return self._data
 
     # -- steps --------------------------------------------------------------------------------
@@ -135,7 +135,9 @@ class TaskContext:
         raised again as the same type. An ``idempotent`` step may hand its result back before it is
         committed, so a crash may run it again.
 
-        Raises `StepFailedError`, `StepTimedOutError`, `DuplicateStepError`, or a business error.
+        Raises `StepFailedError`, `StepTimedOutError`, or a business error; `DuplicateStepError`
+        for a name that this run has used, `DivergenceError` where it stands for another kind of
+        record, `DecodeError` where what is recorded does not fit the type any more.
 
         ::
 
@@ -195,11 +197,19 @@ class TaskContext:
         raises: Raises = (),
         type: Any = None,
     ) -> StepHandle[Any]:
-        """Begin a step beside the handler; await its handle, alone or through `wait_all`.
+        """Begin a step beside the handler and give its handle, to be awaited or for `wait_all`.
 
         A step decorated with ``@zart.step`` that is in the worker's registry becomes a row that
         any worker may run, with the rules of its decorator; anything else runs concurrently in
-        this process. Both are recorded one by one.
+        this process, with the rules given here. Both are recorded one by one.
+
+        Raises `DuplicateStepError`, `DivergenceError`, and for a row's arguments `PayloadError`;
+        what the step raises comes where its handle is awaited.
+
+        ::
+
+            handles = [ctx.schedule_step(f"notify {who}", notify, who) for who in data.staff]
+            await ctx.wait_all(handles)
         """
         run = self._run
         full = run.history.name(checked(name, "a step's name"))
@@ -231,11 +241,14 @@ class TaskContext:
     async def wait_all(
         self, handles: Iterable[StepHandle[Any]], *, return_exceptions: bool = False
     ) -> list[Any]:
-        """The results of all handles, in their order.
+        """The results of all handles, of steps and of children, in their order.
 
         The execution gives its slot back meanwhile, and is woken once: by the last of them to
         end, or by the first failure, which is raised while the others go on. With
         ``return_exceptions`` it waits for all and puts errors in their places.
+
+        Raises `StepFailedError`, `StepTimedOutError`, `StepCancelledError`, `ChildFailedError` or
+        a business error; `DefinitionError` for a handle of another run.
         """
         return await fanout.wait_all(self._run, list(handles), return_exceptions=return_exceptions)
 
@@ -249,11 +262,12 @@ class TaskContext:
         raises: Raises = (),
         type: Any = None,
     ) -> T:
-        """A step inside a transaction of the zart database: exactly once.
+        """Run a step inside a transaction of the zart database: exactly once; gives its result.
 
         ``function`` gets the driver's own connection (asyncpg, asyncmy or apsw) with an open
         transaction, then ``arguments``. What it writes and the step's outcome commit together or
-        not at all. It may be run again after a serialization failure, and must not commit.
+        not at all. It may be run again after an error of the driver that may pass, such as a
+        serialization failure, and must not commit. Raises what `step` raises, but no time-out.
 
         ::
 
@@ -286,7 +300,15 @@ class TaskContext:
     @overload
     async def sleep(self, name: str, duration: Duration, /) -> None: ...
     async def sleep(self, name: Any, duration: Any = None, /) -> None:
-        """Wait for a duration, at no cost but a row; it counts from its first recorded time."""
+        """Wait for a duration, at no cost but a row; it counts from the time recorded first.
+
+        The duration is a timedelta, seconds, or text such as ``"1h30m"``. Without a ``name`` the
+        wait is recorded as ``sleep``, ``sleep#2``, and so on. Raises `DurationError`.
+
+        ::
+
+            await ctx.sleep("cool-off", "1h")
+        """
         if duration is None:
             name, duration = None, name
         due_at = self._run.clock.now_at() + int(seconds(duration, what="sleep") * 1_000_000)
@@ -297,7 +319,11 @@ class TaskContext:
     @overload
     async def sleep_until(self, name: str, moment: datetime, /) -> None: ...
     async def sleep_until(self, name: Any, moment: Any = None, /) -> None:
-        """Wait until a time by the database's clock."""
+        """Wait until a moment by the database's clock; it is over at once when that has passed.
+
+        The moment that was recorded first counts. A naive datetime is read as this machine's local
+        time.
+        """
         if moment is None:
             name, moment = None, name
         full = self._named(name, "sleep")
@@ -326,10 +352,16 @@ class TaskContext:
         timeout: Duration | None = None,
         name: str | None = None,
     ) -> Any:
-        """The payload of the next event of this name, decoded as ``type``.
+        """The payload of the next event of this name, decoded as ``type``; None where it has none.
 
-        Events that came before the wait count; each is taken once, in order of delivery. Raises
-        `EventTimedOutError` when none comes within ``timeout`` of the wait's first start.
+        Events that came before the wait count; each is taken once, in order of delivery. The wait
+        is recorded as ``event`` and the event's name, unless ``name`` is given. Raises
+        `EventTimedOutError` when none comes within ``timeout`` of the wait's first start, and
+        `DecodeError` for a payload that does not fit ``type``.
+
+        ::
+
+            shipped = await ctx.wait_for_event("shipped", type=Shipped, timeout="24h")
         """
         full = self._named(name, f"event {checked(event, 'an event')}")
         limit = None if timeout is None else seconds(timeout, what="timeout")
@@ -354,7 +386,9 @@ class TaskContext:
 
         ``items`` must be the same on each replay; without them the loop counts from 0 for ever.
         ``state`` is a value of your own that is kept with each finished iteration; set
-        ``loop.state`` to change it. A finished iteration's steps are dropped from the record.
+        ``loop.state`` to change it. It is stored as its own class; ``type`` says what where that
+        does not tell (``type=list[Order]``). A finished iteration's steps are dropped from the
+        record. Raises `DuplicateStepError` for a name that this run has used.
 
         ::
 
@@ -416,10 +450,18 @@ class TaskContext:
         queue: str = DEFAULT_QUEUE,
         priority: int = 0,
     ) -> ChildHandle[Any]:
-        """Schedule a child execution, once; await the handle for its result.
+        """Schedule a child execution, once, and give its handle; await that for the result.
 
-        The child lives by itself: it goes on when its parent fails or is cancelled. Awaiting it
-        raises `ChildFailedError` when it ends without a result.
+        ``id`` is made from the parent's id unless given, the same on each replay. The child lives
+        by itself: it goes on when its parent fails or is cancelled. Awaiting it raises
+        `ChildFailedError` when it ends without a result, or its id belongs to another execution.
+
+        Raises `UnknownTaskError`, `PayloadError`, `PayloadTooLargeError` or `InvalidIdError`.
+
+        ::
+
+            child = ctx.start_child(checkout, order, id=f"order-{order.id}")
+            tracking = await child
         """
         run = self._run
         label = task if isinstance(task, str) else task.name
@@ -429,7 +471,16 @@ class TaskContext:
     # -- what is recorded without a step's ceremony ---------------------------------------------
 
     async def capture(self, name: str, function: Callable[[], T], /, *, type: Any = None) -> T:
-        """Record the value of a plain function, called in place: a setting, a file's content."""
+        """The value of a plain function, called in place and recorded: a replay gives the same.
+
+        For what is quick and may change, such as a setting: it holds the event loop up. Raises
+        `StepFailedError` when the function raises, or gives what cannot be stored as its return
+        type (or ``type``).
+
+        ::
+
+            region = await ctx.capture("region", lambda: os.environ["REGION"])
+        """
         run = self._run
         full = run.history.name(checked(name, "a step's name"))
         declared = result_type(function) if type is None else type
@@ -441,7 +492,10 @@ class TaskContext:
         return cast("T", await run.step(full, call, shape, PLAIN, "capture"))
 
     async def now(self) -> datetime:
-        """The present time by the database's clock, recorded: a replay gives the same."""
+        """The time by the database's clock, an aware datetime in UTC; a replay gives the same.
+
+        Recorded, so it costs a write.
+        """
         run = self._run
 
         async def call() -> datetime:
@@ -454,7 +508,7 @@ class TaskContext:
         return cast("datetime", await run.step(full, call, shape, PLAIN, "capture"))
 
     def uuid(self) -> uuids.UUID:
-        """A random UUID that a replay gives again; it costs no write."""
+        """A random UUID (version 4) that a replay gives again; it costs no write."""
         return uuids.UUID(bytes=self._draw("uuid")[:16], version=4)
 
     def random(self) -> float:
@@ -468,13 +522,15 @@ class TaskContext:
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
     async def patched(self, name: str) -> bool:
-        """True where the code after a change applies: for new runs, and for those that had not
-        come to this place when the change was deployed; False for those that had passed it.
+        """True where code that was changed under running executions applies; recorded.
+
+        It is True for new runs and for those that had not come to this place when the change was
+        deployed, False for those that had passed it. Raises `DuplicateStepError`.
 
         ::
 
-            if await ctx.patched("second-receipt"):
-                await ctx.step("receipt-2", ...)
+            if await ctx.patched("send-invoice"):
+                await ctx.step("send invoice", send_invoice, data.id)
         """
         run = self._run
         full = run.history.name(checked(name, "a patch's name"))

@@ -35,7 +35,17 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class StepHandle(Generic[T_co]):
-    """Work that was begun beside the handler; await it, or hand it to ``wait_all``."""
+    """Work that was begun beside the handler; await it, or hand it to `wait_all`.
+
+    Awaiting gives its result, or raises what the step would: `StepFailedError`,
+    `StepTimedOutError`, `StepCancelledError` or a business error. ``name`` is its name in the
+    timeline. It is made by `schedule_step` and `Step.schedule`, and good for its own run only.
+
+    ::
+
+        weighing = zart.schedule_step("weigh", weigh, order)
+        weight = await weighing
+    """
 
     def __init__(self, run: Run, name: str) -> None:
         self.run = run
@@ -80,7 +90,11 @@ class DistributedStep(StepHandle[T_co]):
 
 
 class ChildHandle(StepHandle[T_co]):
-    """A child execution; ``id`` is its execution id. It goes on when its parent ends."""
+    """A child execution; ``id`` is its execution id. It goes on when its parent ends.
+
+    Awaiting it gives its result or raises `ChildFailedError`; never awaiting it is no error. It is
+    made by `start_child`, and `wait_all` takes it too.
+    """
 
     def __init__(self, run: Run, name: str, id: str, shape: Shape) -> None:
         super().__init__(run, name)

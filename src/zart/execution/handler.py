@@ -33,6 +33,8 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
     again after a failure that escaped it, each time keeping its recorded steps; ``retry`` says
     when, and which errors are worth it, and how often where ``max_retries`` does not. Without it
     the delay is a second, doubled each time up to five minutes, a tenth of it left to chance.
+    A class whose ``run`` is no async def, or whose types or timeout cannot be read, is refused as
+    it is defined: `DefinitionError`, `DurationError`.
 
     ::
 
@@ -66,10 +68,20 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
 
     @abstractmethod
     async def run(self, ctx: TaskContext, data: D) -> O:
-        """The workflow: ordinary code, whose steps go through ``ctx``."""
+        """The workflow: ordinary code, whose steps go through ``ctx``; gives the result.
+
+        ``data`` is the input, decoded. The method is run again from the top after each wait, crash
+        or retry, and must ask for the same steps in the same order. What it raises fails the run,
+        which is tried again where ``max_retries`` and ``retry`` say so.
+        """
 
     async def on_failure(self, ctx: TaskContext, failure: Failure) -> None:
-        """Compensate, when the execution has failed for good; its steps are durable too."""
+        """Compensate, when the execution has failed for good; its steps are durable too.
+
+        ``failure`` tells what escaped ``run``; ``ctx.data`` is the input. The execution ends as
+        failed when it returns. What it raises is tried again as ``run`` is, and then noted in the
+        failure's message. It is not called for one that was cancelled.
+        """
 
     @property
     def compensates(self) -> bool:
@@ -77,7 +89,7 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
         return type(self).on_failure is not _DOES_NOTHING
 
     def backoff(self) -> RetryConfig:
-        """The rule for the execution's own retries."""
+        """The rule for the execution's own retries, made of ``max_retries`` and ``retry``."""
         if self.retry is not None:
             times = self.max_retries or self.retry.max_retries
             return replace(self.retry, max_retries=times)

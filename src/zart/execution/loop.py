@@ -31,8 +31,15 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
     """An ``async for`` over items that goes on after a crash at the iteration it had come to.
 
     ``index`` is the present iteration's number from 0; ``state`` is kept with each finished
-    iteration. Steps inside are named within their iteration, and are dropped from the record
-    together with the commit that finishes it.
+    iteration, as its JSON reads back. Steps inside are named within their iteration, and are
+    dropped from the record together with the commit that finishes it. Made by `durable_loop`.
+    Raises `EncodeError` or `PayloadTooLargeError` for a state that cannot be stored.
+
+    ::
+
+        loop = zart.durable_loop("pages", range(pages), state=0)
+        async for page in loop:
+            loop.state += await import_page(page)
     """
 
     def __init__(

@@ -14,7 +14,10 @@ __all__ = ["TaskRegistry"]
 
 
 class TaskRegistry:
-    """Handlers by name. A second, different handler under one name is a `DefinitionError`.
+    """Which code stands behind which name: all that a worker with it claims.
+
+    ``entries`` are what `register` takes. Given to `connect` as ``registry``, names and inputs are
+    checked when they are scheduled. A `Worker` takes a list of entries as well.
 
     ::
 
@@ -38,7 +41,9 @@ class TaskRegistry:
         """Enter a handler, under its own name unless one is given, or a decorated step.
 
         ``handler`` is a `TaskHandler`, its class, a function decorated with ``@zart.durable`` or
-        one decorated with ``@zart.step``.
+        one decorated with ``@zart.step``, which keeps its own name. Raises `DefinitionError` for
+        anything else, and for a second, different entry under one name; `InvalidIdError` for a name
+        that cannot be stored.
         """
         if handler is None:
             name, handler = None, name
@@ -67,15 +72,15 @@ class TaskRegistry:
 
     @property
     def names(self) -> Sequence[str]:
-        """Everything that a worker with this registry claims."""
+        """Names of tasks, and of steps as ``step NAME``: all that a worker with it claims."""
         return [*self._handlers, *self._steps]
 
     def find(self, name: str) -> TaskHandler[Any, Any] | None:
-        """The handler of a task, or None."""
+        """The handler of a task by its name; None where there is none."""
         return self._handlers.get(name)
 
     def find_step(self, task_name: str) -> StepFunction | None:
-        """The step of a distributed task, or None."""
+        """The step of a name as in `names`, ``step NAME``; None where there is none."""
         return self._steps.get(task_name)
 
     def __contains__(self, name: object) -> bool:

@@ -18,7 +18,8 @@ class RetryConfig:
 
     Made by `none`, `fixed` and `exponential`. ``max_retries`` counts the tries after the first;
     ``only`` lists the error types that are worth another try (all `Exception` by default) and
-    ``never`` those that are not.
+    ``never`` those that are not. ``initial`` and ``max_delay`` are in seconds here. Raises
+    `DefinitionError` for a negative count and a ``jitter`` outside of 0 to 1.
 
     ::
 
@@ -41,7 +42,7 @@ class RetryConfig:
 
     @classmethod
     def none(cls) -> Self:
-        """No retry: the first failure counts."""
+        """No retry: the first failure counts. The rule of a step about which nothing is said."""
         return cls()
 
     @classmethod
@@ -54,7 +55,15 @@ class RetryConfig:
         only: tuple[type[BaseException], ...] = (Exception,),
         never: tuple[type[BaseException], ...] = (),
     ) -> Self:
-        """Up to ``max_retries`` more tries, each after the same delay."""
+        """Up to ``max_retries`` more tries, each after the same delay, a duration.
+
+        ``jitter`` is the share of it that is left to chance, between 0 and 1; it only shortens.
+        Raises `DurationError`, `DefinitionError`.
+
+        ::
+
+            RetryConfig.fixed(5, "10s", only=(ConnectionError,))
+        """
         pause = seconds(delay, what="delay")
         return cls(max_retries, pause, 1.0, max(pause, 3600.0), jitter, only, never)
 
@@ -72,7 +81,13 @@ class RetryConfig:
     ) -> Self:
         """Up to ``max_retries`` more tries, the delay growing by ``factor`` up to ``max_delay``.
 
-        ``jitter`` is the share of each delay that is left to chance, between 0 and 1.
+        The first delay is ``initial``; both are durations. ``jitter`` is the share of each delay
+        that is left to chance, between 0 and 1; it only shortens. Raises `DurationError`,
+        `DefinitionError`.
+
+        ::
+
+            RetryConfig.exponential(4, "1s")  # after 1, 2, 4 and 8 seconds
         """
         return cls(
             max_retries,
@@ -93,7 +108,7 @@ class RetryConfig:
         )
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after the failure of this attempt (from 1)."""
+        """Seconds to wait after the failure of this attempt (from 1), chance included."""
         try:
             pause = min(self.max_delay, self.initial * self.factor ** (attempt - 1))
         except OverflowError:

@@ -18,10 +18,14 @@ class Worker(polling.Worker):
     """Claims executions and runs their handlers, until it is stopped.
 
     ``tasks`` is a `TaskRegistry`, or a list of what one takes: durable functions, handlers, and
-    steps that this worker may run for others::
+    steps that this worker may run for others; it claims nothing else. Beside other code it is an
+    async context manager; `run` is for a process of its own. Raises `DefinitionError` for two
+    handlers under one name.
+
+    ::
 
         async with zart.Worker(scheduler, [checkout]):
-            ...
+            print(await handle.result())
         await zart.Worker(scheduler, registry, zart.WorkerConfig(concurrency=20)).run()
     """
 
