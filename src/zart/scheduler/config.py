@@ -11,13 +11,21 @@ __all__ = ["WorkerConfig"]
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works; durations as everywhere in zart.
+    """How a worker works; durations are timedeltas, seconds, or text.
 
-    ``concurrency`` executions run at once. On shutdown running ones have ``shutdown_timeout`` to
-    end. ``beat`` and ``lease`` are the heartbeat's pace and the time without one until the worker
-    counts as dead. ``max_crashes`` is how often an execution may take its worker down before it is
-    failed. ``poll_interval`` is the time between looks when no hint comes; None leaves it to the
-    database's dialect.
+    ``concurrency`` executions run at once; those that wait do not count. On shutdown running ones
+    have ``shutdown_timeout`` to end. It works on ``queues`` alone. ``beat`` and ``lease`` are the
+    heartbeat's pace and the time without one until the worker counts as dead. ``max_crashes`` is
+    how often an execution may take its worker down before it is failed. ``poll_interval`` is the
+    time between looks when no hint comes; None leaves it to the database: 1 s, or 25 to 50 ms where
+    it has no hints to give.
+
+    Raises `ValueError` for a ``concurrency`` below 1 and a ``lease`` of less than two beats, and
+    `DurationError`.
+
+    ::
+
+        zart.WorkerConfig(concurrency=20, queues=("mail", "default"), shutdown_timeout="2m")
     """
 
     concurrency: int = 100

@@ -44,9 +44,19 @@ class PostgresScheduler(DurableScheduler):
         registry: KnownTasks | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Connect; ``options`` go to asyncpg. Connections are opened when they are first used.
+        """A scheduler on PostgreSQL by ``postgresql://`` URL; connections open when first used.
 
-        A connection that leaves a statement unanswered for ``answer_timeout`` counts as lost.
+        ``prefix`` begins the names of zart's tables, ``schema`` is where they lie; ``connections``
+        is how many there may be. One that leaves a statement unanswered for ``answer_timeout``
+        counts as lost. ``max_payload`` is in bytes of JSON. With a ``registry``, task names and
+        inputs are checked when they are scheduled. ``options`` go to asyncpg.
+
+        Raises `ImportError` without asyncpg, and `ValueError` for a URL, prefix or schema that
+        cannot be used.
+
+        ::
+
+            scheduler = await zart.PostgresScheduler.connect(url, schema="jobs", connections=4)
         """
         try:
             from zart.scheduler.sql.postgres import PostgresDatabase  # noqa: PLC0415 an extra
@@ -82,9 +92,15 @@ class MySQLScheduler(DurableScheduler):
         registry: KnownTasks | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Connect; ``options`` go to asyncmy. Connections are opened when they are first used.
+        """A scheduler on MySQL or MariaDB by ``mysql://`` URL; connections open when first used.
 
-        A connection that leaves a statement unanswered for ``answer_timeout`` counts as lost.
+        The arguments are those of `PostgresScheduler.connect`; ``options`` go to asyncmy. Raises
+        `ImportError` without asyncmy, and `ValueError` for a URL, prefix or schema that cannot be
+        used.
+
+        ::
+
+            scheduler = await zart.MySQLScheduler.connect("mysql://user:password@host/shop")
         """
         try:
             from zart.scheduler.sql.mysql import MySQLDatabase  # noqa: PLC0415 an extra
@@ -115,7 +131,15 @@ class SqliteScheduler(DurableScheduler):
         max_payload: int = MAX_PAYLOAD,
         registry: KnownTasks | None = None,
     ) -> Self:
-        """Open a file by path or ``sqlite:///`` URL; it is made when it is not there."""
+        """A scheduler on a file, by path or ``sqlite:///`` URL; it is made when first used.
+
+        The arguments are those of `PostgresScheduler.connect`, as far as a file has them. Raises
+        `ValueError` for a URL without a path and a prefix that cannot be used.
+
+        ::
+
+            scheduler = await zart.SqliteScheduler.connect("shop.db")
+        """
         database = SqliteDatabase(_path(url), Tables(prefix))
         return cls(
             SqlEngine(database), serializer=serializer, max_payload=max_payload, registry=registry
@@ -144,7 +168,10 @@ _SCHEDULERS: dict[str, type[DurableScheduler]] = {
 
 
 class Connecting:
-    """What `connect` gives: await it, or enter it as an async context manager."""
+    """What `connect` gives: await it, or enter it as an async context manager, for the scheduler.
+
+    Entered, it closes the scheduler at the end of the block; awaited, that is the caller's part.
+    """
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         kind = url.partition(":")[0]
@@ -182,9 +209,13 @@ class Connecting:
 def connect(url: str, **options: Any) -> Connecting:
     """A scheduler by URL: ``sqlite:///shop.db``, ``postgresql://...`` or ``mysql://...``.
 
-    ``options`` are those of `PostgresScheduler.connect` and its siblings: ``prefix`` of the
-    tables, ``schema``, ``connections``, ``answer_timeout``, ``serializer``, ``max_payload`` in
-    bytes, ``registry``.
+    Enter what it gives as an async context manager, or await it. ``options`` are those of
+    `PostgresScheduler.connect` and its siblings: ``prefix`` of the tables, ``schema``,
+    ``connections``, ``answer_timeout``, ``serializer``, ``max_payload`` in bytes, ``registry``.
+    The database is first spoken to when it is used.
+
+    Raises `ValueError` for a URL of another kind; entering or awaiting raises `ImportError` for a
+    driver that is not installed and `ValueError` or `TypeError` for options that do not fit.
 
     ::
 

@@ -76,7 +76,14 @@ def new_seed() -> int:
 class Handle(Generic[O_co]):
     """One execution, as the caller who scheduled it holds it.
 
-    ``id`` is its id; ``created`` is False when the id had been scheduled before.
+    ``id`` is its id; ``created`` is False when the id had been scheduled before. Made by
+    `DurableScheduler.schedule`, and by `DurableScheduler.handle` for one that was scheduled
+    elsewhere.
+
+    ::
+
+        handle = await scheduler.schedule(checkout, order)
+        tracking = await handle.result(timeout="1m")
     """
 
     __slots__ = ("_made_at", "_output_type", "_scheduler", "created", "id")
@@ -96,8 +103,9 @@ class Handle(Generic[O_co]):
     async def result(self, timeout: Duration | None = None) -> O_co:
         """Wait for the end and give the result, decoded as the task's output type.
 
-        Raises `WaitTimedOutError` after ``timeout`` (the execution goes on),
-        `ExecutionFailedError` or `ExecutionCancelledError` where there is no result.
+        Raises `WaitTimedOutError` after ``timeout``, a duration (the execution goes on),
+        `ExecutionFailedError` or `ExecutionCancelledError` where there is no result,
+        `ExecutionNotFoundError`, and `DecodeError` for a result that does not fit the type.
         """
         result: O_co = await self._scheduler.result(
             self.id, timeout=timeout, type=self._output_type, inserted_at=self._made_at
@@ -105,15 +113,22 @@ class Handle(Generic[O_co]):
         return result
 
     async def get(self) -> Execution:
-        """The execution as it stands now."""
+        """The execution as it stands now; raises `ExecutionNotFoundError`."""
         return await self._scheduler.get(self.id)
 
     async def offer_event(self, name: str, payload: Any = None) -> None:
-        """Deliver an event; see `DurableScheduler.offer_event`."""
+        """Deliver an event to the execution, before, while or after it waits for it.
+
+        Raises `ExecutionNotFoundError`, `ExecutionFinishedError`, `PayloadError`, as
+        `DurableScheduler.offer_event` does.
+        """
         await self._scheduler.offer_event(self.id, name, payload)
 
     async def cancel(self) -> None:
-        """End the execution; see `DurableScheduler.cancel`."""
+        """End the execution as cancelled, as `DurableScheduler.cancel` does.
+
+        Cancelling twice is no error; raises `ExecutionNotFoundError` or `ExecutionFinishedError`.
+        """
         await self._scheduler.cancel(self.id)
 
 
@@ -121,7 +136,15 @@ class DurableScheduler:
     """Schedules executions, delivers to them and tells how they stand.
 
     Made by `zart.connect`, or by the ``connect`` of one of its subclasses; used as an async
-    context manager or closed with `close`.
+    context manager or closed with `close`. Its methods wait for a database that does not answer,
+    and raise `DatabaseUnavailableError` after 30 seconds of trying, and `MigrationError` where
+    zart's tables are missing; with a ``connection`` of yours the driver's own errors come through.
+
+    ::
+
+        async with zart.connect("sqlite:///shop.db") as scheduler:
+            await scheduler.migrate()
+            handle = await scheduler.schedule(checkout, order)
     """
 
     def __init__(
@@ -156,7 +179,8 @@ class DurableScheduler:
     async def close(self) -> None:
         """Finish what is being written and close every connection.
 
-        It goes on by itself when its caller is cancelled.
+        It goes on by itself when its caller is cancelled. Those who still wait for a result are
+        cancelled; stop the workers first.
         """
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
@@ -172,7 +196,13 @@ class DurableScheduler:
     async def migrate(self) -> list[str]:
         """Create the tables or bring them up to date; gives the names of what was applied.
 
-        Safe to call at every start and by several processes at once.
+        They are like ``0001_tables``; none when all was up to date. Safe to call at every start and
+        by several processes at once. Raises `MigrationError` where a newer zart has changed the
+        tables so that this one cannot work with them.
+
+        ::
+
+            applied = await scheduler.migrate()
         """
         return await self.backend.migrate()
 
@@ -236,11 +266,13 @@ class DurableScheduler:
         ``task`` is a durable function, a handler, or a task's name. ``id`` is the execution's id
         and idempotency key, a UUIDv7 when not given: scheduling the same task with the same input
         under the same id again gives the existing execution. Lower ``priority`` goes first.
-        It starts after ``delay``, or at the time ``at``. With ``connection``, a driver connection
-        with an open transaction, the execution exists if and only if that transaction commits.
+        It starts after ``delay``, a duration, or at the time ``at``, a datetime (a naive one is
+        this machine's local time). With ``connection``, a driver connection with an open
+        transaction, the execution exists if and only if that transaction commits.
 
         Raises `UnknownTaskError`, `PayloadError`, `PayloadTooLargeError`, `InvalidIdError` or
-        `ExecutionExistsError`; nothing is written then.
+        `ExecutionExistsError`, and `ValueError` (`DurationError`) or `TypeError` for the other
+        arguments; nothing is written then.
 
         ::
 
@@ -292,9 +324,14 @@ class DurableScheduler:
     ) -> list[Handle[Any]]:
         """Schedule an execution for each item, all or none, in one transaction.
 
-        ``ids`` has one id for each item. With ``connection``, a driver connection with an open
+        Gives their handles in the order of the items. ``ids`` has one id for each item, or
+        `PayloadError` is raised. With ``connection``, a driver connection with an open
         transaction, they exist if and only if that transaction commits. The event loop is not
         held up, however many there are. Raises what `schedule` raises.
+
+        ::
+
+            handles = await scheduler.schedule_many(checkout, orders, ids=[o.id for o in orders])
         """
         name, data_type, output_type = self.definition(task)
         items = list(data)
@@ -319,7 +356,10 @@ class DurableScheduler:
         ]
 
     def definition(self, task: Any) -> tuple[str, Any, Any]:
-        """A task's name and the types of its input and output; raises `UnknownTaskError`."""
+        """A task's name and the types of its input and output, of what `schedule` takes.
+
+        A name of which nothing is known gives None and `Any`. Raises `UnknownTaskError`.
+        """
         if isinstance(task, str):
             name = checked(task, "a task's name")
             if self._registry is None:
@@ -392,7 +432,11 @@ class DurableScheduler:
         order of delivery. ``type`` declares the payload's type where its class does not tell.
         Two calls deliver two events, also when the first one raised `DatabaseUnavailableError`
         and was committed all the same. Raises `ExecutionNotFoundError`, `ExecutionFinishedError`,
-        `PayloadError`.
+        `PayloadError`, `PayloadTooLargeError`, `InvalidIdError`.
+
+        ::
+
+            await scheduler.offer_event("order-1", "shipped", Shipped("TN-7"))
         """
         checked(execution_id, "an execution id")
         checked(name, "an event's name")
@@ -413,8 +457,13 @@ class DurableScheduler:
 
         A waiting or pending one ends at once. Of a running one no later step starts, its running
         async step is cancelled, and nothing it still tries to record is accepted; a plain ``def``
-        step cannot be interrupted and runs to its end unheard. ``on_failure`` is not called.
-        Cancelling twice is no error; raises `ExecutionNotFoundError` or `ExecutionFinishedError`.
+        step cannot be interrupted and runs to its end unheard. ``on_failure`` is not called, and
+        its children go on. Cancelling twice is no error; raises `ExecutionNotFoundError`, and
+        `ExecutionFinishedError` for one that has completed or failed.
+
+        ::
+
+            await scheduler.cancel("order-1")
         """
         answer = await self.backend.cancel(checked(execution_id, "an execution id"))
         _raise_for(answer, execution_id, "it cannot be cancelled")
@@ -423,8 +472,13 @@ class DurableScheduler:
     async def restart(self, execution_id: str) -> int:
         """Begin a new run of an execution from the top; gives the run's number.
 
-        The recorded steps of the old run stay as history and play no part. This is the one
+        All its steps run again. Those of the old run stay as history and play no part; events that
+        were not taken are gone. One that has not ended is taken from its worker. This is the one
         operation that changes a terminal status. Raises `ExecutionNotFoundError`.
+
+        ::
+
+            run = await scheduler.restart("order-1")  # 2, for the first restart
         """
         answer = await self.backend.restart(checked(execution_id, "an execution id"), new_seed())
         if isinstance(answer, Answer):
@@ -443,11 +497,23 @@ class DurableScheduler:
     def handle(self, execution_id: str, task: None = None) -> Handle[Any]: ...
 
     def handle(self, execution_id: str, task: Any = None) -> Handle[Any]:
-        """The handle of an execution that was scheduled elsewhere; nothing is read."""
+        """The handle of an execution that was scheduled elsewhere; nothing is read or checked.
+
+        ``task``, a durable function or handler, gives the type that its result is decoded as.
+
+        ::
+
+            tracking = await scheduler.handle("order-1", checkout).result()
+        """
         return Handle(self, execution_id, Any if task is None else task.output_type)
 
     async def get(self, execution_id: str) -> Execution:
-        """The execution as it stands now; raises `ExecutionNotFoundError`."""
+        """The execution as it stands now; raises `ExecutionNotFoundError`.
+
+        ::
+
+            has_ended = (await scheduler.get("order-1")).status.finished
+        """
         found = await self.backend.get([checked(execution_id, "an execution id")])
         if not found:
             raise _not_found(execution_id)
@@ -461,7 +527,16 @@ class DurableScheduler:
         limit: int = 100,
         before: Execution | None = None,
     ) -> list[Execution]:
-        """Executions, newest first; ``before`` continues after the last one of an earlier list."""
+        """Executions, newest first: ``limit`` at most, of a status and a task where given.
+
+        ``before`` continues after the last one of an earlier list. Raises `ValueError` for a
+        negative limit and a status that is none.
+
+        ::
+
+            failed = await scheduler.list(status="failed", task="checkout")
+            older = await scheduler.list(status="failed", task="checkout", before=failed[-1])
+        """
         if limit < 0:
             raise ValueError(f"limit is a number of executions, not {limit}")
         if task is not None:
@@ -474,14 +549,28 @@ class DurableScheduler:
     async def timeline(self, execution_id: str, *, run: int | None = None) -> Sequence[StepRecord]:
         """The steps of an execution's run, the current one unless said otherwise, in order.
 
-        Each has its outcome, its value or failure, its times and its failed attempts.
+        Each has its outcome, its value or failure, its times and its failed attempts; a step that
+        is tried for the first time has no line yet. A run that never was has none. Raises
+        `ExecutionNotFoundError`.
+
+        ::
+
+            for step in await scheduler.timeline("order-1"):
+                print(step.name, step.outcome, step.value)
         """
         current = await self.get(execution_id)
         number = run or current.run
         return await self.backend.timeline(execution_id, number)
 
     async def workers(self) -> Sequence[WorkerRecord]:
-        """The workers that are entered."""
+        """The workers that are entered: those that live, and those whose death nobody has seen yet.
+
+        One that stopped in good order is not among them.
+
+        ::
+
+            slots = sum(w.concurrency for w in await scheduler.workers() if not w.expired)
+        """
         return await self.backend.workers()
 
     async def doctor(self) -> Sequence[Finding]:
@@ -489,6 +578,7 @@ class DurableScheduler:
 
         Each finding has a ``level`` (ok, warning or problem), the ``check`` it comes from, what
         was ``found``, and unless all is well its ``meaning`` and ``advice``. Nothing is changed.
+        A check that cannot be made, also for want of a database, is a finding and no error.
 
         ::
 
@@ -499,7 +589,12 @@ class DurableScheduler:
     async def wait(self, execution_id: str, timeout: Duration | None = None) -> Execution:
         """Wait until an execution has ended, however it ended, and give it.
 
-        Raises `WaitTimedOutError` after ``timeout``; the execution goes on.
+        Raises `WaitTimedOutError` after ``timeout``, a duration (the execution goes on), and
+        `ExecutionNotFoundError`.
+
+        ::
+
+            status = (await scheduler.wait("order-1", timeout="1m")).status
         """
         await self._ending(execution_id, timeout)
         return await self.get(execution_id)
@@ -515,8 +610,13 @@ class DurableScheduler:
         """Wait for an execution's end and give its result, decoded as ``type``.
 
         Where this process has inserted it, ``inserted_at`` may tell when, by `time.monotonic`: just
-        after that the database is not asked. Raises `WaitTimedOutError`, `ExecutionFailedError`,
-        `ExecutionCancelledError`.
+        after that the database is not asked. Raises `WaitTimedOutError` after ``timeout``, a
+        duration, `ExecutionFailedError`, `ExecutionCancelledError`, `ExecutionNotFoundError`, and
+        `DecodeError` for a result that does not fit ``type``.
+
+        ::
+
+            tracking = await scheduler.result("order-1", timeout="1m", type=str)
         """
         status, output, error = await self._ending(execution_id, timeout, inserted_at)
         if status == Status.COMPLETED:

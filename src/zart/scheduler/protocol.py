@@ -37,7 +37,9 @@ class LeaseSession(Protocol):
         """Renew the lease; False when the worker has been declared dead."""
         ...
 
-    async def workers(self) -> list[WorkerRecord]: ...
+    async def workers(self) -> list[WorkerRecord]:
+        """Every worker that is entered, whether it lives or not."""
+        ...
 
     async def orphans(self) -> list[str]:
         """Owners of tasks that are not entered as workers."""
@@ -62,7 +64,9 @@ class LeaseSession(Protocol):
         ...
 
     @property
-    def session(self) -> Session: ...
+    def session(self) -> Session:
+        """The session beneath it, for locks and the server's start."""
+        ...
 
 
 class Scheduler(Protocol):
@@ -140,21 +144,47 @@ class Scheduler(Protocol):
         """Put events into mailboxes and wake their executions; a note may go along."""
         ...
 
-    async def cancel(self, execution_id: str) -> Answer: ...
+    async def cancel(self, execution_id: str) -> Answer:
+        """End a live execution as cancelled, and move the epoch that its worker writes under.
 
-    async def restart(self, execution_id: str, seed: int) -> int | Answer: ...
+        ``DONE`` for one that was cancelled before, too; ``FINISHED`` for one that ended otherwise.
+        """
+        ...
 
-    async def get(self, ids: Sequence[str]) -> list[Execution]: ...
+    async def restart(self, execution_id: str, seed: int) -> int | Answer:
+        """Begin a new run from the top and give its number; ``NOT_FOUND`` where there is none.
+
+        The old run is kept as history, cancelled if it was alive; its mailbox is emptied.
+        """
+        ...
+
+    async def get(self, ids: Sequence[str]) -> list[Execution]:
+        """The executions of these ids, in any order; those that do not exist are left out."""
+        ...
 
     async def list(
         self, *, task: str, status: str, amount: int, before: tuple[int, str]
-    ) -> builtins.list[Execution]: ...
+    ) -> builtins.list[Execution]:
+        """Executions, newest first, after the place (created, in microseconds, and id) ``before``.
 
-    async def timeline(self, execution_id: str, run: int) -> builtins.list[StepRecord]: ...
+        An empty task or status means any.
+        """
+        ...
 
-    async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]: ...
+    async def timeline(self, execution_id: str, run: int) -> builtins.list[StepRecord]:
+        """A run's steps in the order they were begun, with failed attempts; none is no error."""
+        ...
 
-    async def workers(self) -> builtins.list[WorkerRecord]: ...
+    async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        """By id (status, output, failure), the last two as JSON; the status is None while it lives.
+
+        Ids that do not exist are left out.
+        """
+        ...
+
+    async def workers(self) -> builtins.list[WorkerRecord]:
+        """Every worker that is entered, whether it lives or not."""
+        ...
 
     async def examine(self) -> builtins.list[Finding]:
         """Look for what is wrong or could be: `DurableScheduler.doctor`."""
@@ -168,6 +198,10 @@ class Scheduler(Protocol):
         """Bring the tables up to date; gives the names of the migrations applied."""
         ...
 
-    def lease_session(self) -> AbstractAsyncContextManager[LeaseSession]: ...
+    def lease_session(self) -> AbstractAsyncContextManager[LeaseSession]:
+        """A line of its own for a worker's heartbeat, which enters it in another thread's loop."""
+        ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close every connection; whoever uses the backend afterwards gets an error."""
+        ...

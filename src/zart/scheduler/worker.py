@@ -104,7 +104,7 @@ class Worker:
 
     @property
     def id(self) -> str:
-        """The worker's name in the database."""
+        """The worker's name in the database; another one after it was declared dead."""
         return self._lease.worker
 
     @property
@@ -114,13 +114,13 @@ class Worker:
 
     @property
     def running(self) -> int:
-        """How many tasks are at work."""
+        """How many executions and steps are at work here now."""
         return len(self._running)
 
     # -- start and stop -----------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to claim and run.
+        """Begin to claim and run; returns when the worker is entered.
 
         Waits for a database that is not up yet, as every operation does; raises
         `DatabaseUnavailableError` when it does not come, and `MigrationError` when its tables are
@@ -151,7 +151,8 @@ class Worker:
     async def stop(self, *, timeout: Duration | None = None) -> None:
         """Stop claiming, let running tasks end within the timeout, give the rest back at once.
 
-        ``timeout`` is the config's ``shutdown_timeout`` unless given.
+        ``timeout`` is the config's ``shutdown_timeout`` unless given. What is given back is run
+        again by another worker, its recorded steps kept. A second call waits for the first.
         """
         limit = seconds(self.config.shutdown_timeout if timeout is None else timeout)
         if self._stopping:
@@ -249,7 +250,10 @@ class Worker:
         await self.stop()
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT; a second signal gives running tasks back at once."""
+        """Work until SIGTERM or SIGINT; a second signal gives running tasks back at once.
+
+        For the main thread. Raises what `start` raises.
+        """
         asked = asyncio.Event()
         loop = asyncio.get_running_loop()
 
