@@ -193,7 +193,7 @@ class HandlerRun:
         except Exception as error:
             return await self._failed(run, error, failed)
         due = [w.due_at for w in waits if w.due_at is not None]
-        deadline = self._deadline_at()
+        deadline = None if failed is not None else self._deadline_at()
         if deadline is not None:
             due.append(deadline)
         pending = [w.pending() for w in waits if w.pending is not None]

@@ -404,6 +404,28 @@ class TestCancel:
             assert await later.result(timeout="10s") == 1
             assert compensated == []
 
+    @guarantee(23)
+    async def test_a_compensation_that_waits_is_not_woken_by_the_deadline(
+        self, backend: Backend
+    ) -> None:
+        """The time is over for the handler alone; on_failure waits as long as it takes."""
+
+        @zart.durable("fails", timeout="1h")
+        async def workflow() -> None:
+            raise ValueError("no luck")
+
+        @workflow.on_failure
+        async def compensate(_data: None, _failure: zart.Failure) -> None:
+            await zart.wait_for_event("approval")
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            waiting = await eventually(handle.get, is_true=lambda e: e.status == "waiting")
+            assert waiting.due is None
+            await handle.offer_event("approval")
+            with pytest.raises(zart.ExecutionFailedError, match="no luck"):
+                await handle.result(timeout="10s")
+
 
 async def _idle(worker: zart.Worker) -> bool:
     return worker.running == 0
