@@ -24,7 +24,6 @@ from zart.execution.retry import RetryConfig
 from zart.execution.run import called, current_run
 from zart.execution.step import Raises, StepFunction, StepRules
 from zart.models import Failure, TaskDefinition
-from zart.scheduler.durable import DEFAULT_QUEUE
 from zart.scheduler.naming import checked
 
 __all__ = [
@@ -579,7 +578,7 @@ def start_child(
     *,
     id: str | None = None,
     name: str | None = None,
-    queue: str = DEFAULT_QUEUE,
+    queue: str | None = None,
     priority: int = 0,
 ) -> ChildHandle[O]: ...
 @overload
@@ -588,7 +587,7 @@ def start_child(
     *,
     id: str | None = None,
     name: str | None = None,
-    queue: str = DEFAULT_QUEUE,
+    queue: str | None = None,
     priority: int = 0,
 ) -> ChildHandle[O]: ...
 @overload
@@ -598,7 +597,7 @@ def start_child(
     *,
     id: str | None = None,
     name: str | None = None,
-    queue: str = DEFAULT_QUEUE,
+    queue: str | None = None,
     priority: int = 0,
 ) -> ChildHandle[Any]: ...
 def start_child(
@@ -607,14 +606,16 @@ def start_child(
     *,
     id: str | None = None,
     name: str | None = None,
-    queue: str = DEFAULT_QUEUE,
+    queue: str | None = None,
     priority: int = 0,
 ) -> ChildHandle[Any]:
     """Schedule a child execution, once, and give its handle; await that for the result.
 
-    ``id`` is made from the parent's id unless given, the same on each replay. The child goes on
-    when its parent fails or is cancelled. Raises `UnknownTaskError`, `PayloadError`,
-    `InvalidIdError`, `NotInExecutionError`; awaiting the handle `ChildFailedError`.
+    ``id`` is made from the parent's id unless given, the same on each replay; ``queue`` is the
+    parent's. The child goes on when its parent fails or is cancelled.
+
+    Raises `UnknownTaskError`, `PayloadError`, `InvalidIdError` or `NotInExecutionError`; awaiting
+    the handle raises `ChildFailedError`.
 
     ::
 

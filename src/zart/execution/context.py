@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, TypeVarTuple, cast, overload
 
 from zart.duration import Duration, seconds
-from zart.errors import NotInExecutionError
+from zart.errors import DefinitionError, NotInExecutionError
 from zart.execution import fanout, waits
 from zart.execution.fanout import ChildHandle, StepHandle
 from zart.execution.loop import DurableLoop
@@ -18,7 +18,6 @@ from zart.execution.retry import RetryConfig
 from zart.execution.run import Run, Within, called, current_run
 from zart.execution.step import PLAIN, Raises, StepFunction, StepRules, is_async, result_type
 from zart.models import Outcome, Recorded, TaskDefinition, as_datetime, as_microseconds
-from zart.scheduler.durable import DEFAULT_QUEUE
 from zart.scheduler.naming import checked
 
 __all__ = ["TaskContext", "run_here"]
@@ -203,8 +202,9 @@ class TaskContext:
         any worker may run, with the rules of its decorator; anything else runs concurrently in
         this process, with the rules given here. Both are recorded one by one.
 
-        Raises `DuplicateStepError`, `DivergenceError`, and for a row's arguments `PayloadError`;
-        what the step raises comes where its handle is awaited.
+        Raises `DuplicateStepError`, `DivergenceError`, for a row's arguments `PayloadError`, and
+        `DefinitionError` for rules that a row would not follow; what the step raises comes where
+        its handle is awaited.
 
         ::
 
@@ -215,6 +215,12 @@ class TaskContext:
         full = run.history.name(checked(name, "a step's name"))
         step = getattr(function, "__zart_step_function__", None)
         if isinstance(step, StepFunction) and step.task_name in run.registry:
+            if retry or timeout is not None or per_attempt or raises or type is not None:
+                raise DefinitionError(
+                    f"step {full!r}: {step.step_name!r} is in the worker's registry, so any worker"
+                    " may run it, by the rules of its decorator: say `retry`, `timeout`, `raises`"
+                    " and `type` there"
+                )
             return fanout.distribute(run, full, step, step.bind(*arguments), step.rules)
         plain, rules, declared = _unwrapped(
             function, retry, timeout, per_attempt, raises, False, type
@@ -413,7 +419,7 @@ class TaskContext:
         *,
         id: str | None = None,
         name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
+        queue: str | None = None,
         priority: int = 0,
     ) -> ChildHandle[O]: ...
 
@@ -424,7 +430,7 @@ class TaskContext:
         *,
         id: str | None = None,
         name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
+        queue: str | None = None,
         priority: int = 0,
     ) -> ChildHandle[O]: ...
 
@@ -436,7 +442,7 @@ class TaskContext:
         *,
         id: str | None = None,
         name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
+        queue: str | None = None,
         priority: int = 0,
     ) -> ChildHandle[Any]: ...
 
@@ -447,14 +453,15 @@ class TaskContext:
         *,
         id: str | None = None,
         name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
+        queue: str | None = None,
         priority: int = 0,
     ) -> ChildHandle[Any]:
         """Schedule a child execution, once, and give its handle; await that for the result.
 
-        ``id`` is made from the parent's id unless given, the same on each replay. The child lives
-        by itself: it goes on when its parent fails or is cancelled. Awaiting it raises
-        `ChildFailedError` when it ends without a result, or its id belongs to another execution.
+        ``id`` is made from the parent's id unless given, the same on each replay; ``queue`` is the
+        parent's. The child lives by itself: it goes on when its parent fails or is cancelled, and
+        one with an ``id`` is met again by a restarted parent. Awaiting it raises `ChildFailedError`
+        when it ends without a result, or its id belongs to another execution.
 
         Raises `UnknownTaskError`, `PayloadError`, `PayloadTooLargeError` or `InvalidIdError`.
 

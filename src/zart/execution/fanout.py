@@ -154,7 +154,7 @@ def encode_arguments(run: Run, step: StepFunction, arguments: dict[str, Any]) ->
 
 
 def start_child(
-    run: Run, name: str, task: Any, data: Any, id: str | None, queue: str, priority: int
+    run: Run, name: str, task: Any, data: Any, id: str | None, queue: str | None, priority: int
 ) -> ChildHandle[Any]:
     """Schedule a child execution in the same commit as the step that records it."""
     scheduler = run.scheduler
@@ -164,7 +164,7 @@ def start_child(
         new = NewExecution(
             id=child,
             task=definition[0],
-            queue=checked(queue, "a queue's name"),
+            queue=run.task.queue if queue is None else checked(queue, "a queue's name"),
             priority=checked_priority(priority),
             input=scheduler.encode(data, definition[1], f"the input of {definition[0]!r}"),
             seed=new_seed(),

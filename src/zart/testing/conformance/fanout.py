@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 import zart
-from zart.scheduler.entries import Entry, Park, Receipt
+from zart.models import ClaimedTask
+from zart.scheduler.entries import Entry, Finish, NewExecution, Park, Receipt
 from zart.testing.conformance.faults import claim_all, declare_dead
 from zart.testing.conformance.harness import (
     QUICK,
@@ -375,6 +376,21 @@ class TestFanOut:
             await eventually(lambda: _value(worker.running == 0))
             assert await all_rows(scheduler) == before
 
+    @guarantee(18)
+    async def test_rules_that_a_registered_step_would_not_follow_are_refused(
+        self, backend: Backend
+    ) -> None:
+        """Its decorator's rules hold wherever it runs; others are not ignored without a word."""
+
+        @zart.durable("ruling")
+        async def ruling() -> int:
+            return await zart.schedule_step("s", square, 3, timeout="1s")
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, ruling, square):
+            handle = await scheduler.schedule(ruling)
+            with pytest.raises(zart.ExecutionFailedError, match="rules of its decorator"):
+                await handle.result(timeout="10s")
+
 
 @pytest.mark.asyncio
 class TestChildren:
@@ -407,6 +423,31 @@ class TestChildren:
             assert runs[-1] == "chosen"
             executions = [await scheduler.get(i) for i in runs]
             assert [e.parent for e in executions] == [handle.id, handle.id]
+
+    @guarantee(18)
+    async def test_a_child_waits_in_its_parents_queue(self, backend: Backend) -> None:
+        """Who serves the parent serves its children; another queue is said."""
+
+        @zart.durable("child")
+        async def child() -> str:
+            return "done"
+
+        @zart.durable("parent")
+        async def parent() -> str:
+            zart.start_child(child, id="elsewhere", queue="other")
+            return await zart.start_child(child, id="here")
+
+        served = msgspec.structs.replace(QUICK, queues=("mine",))
+        async with (
+            open_scheduler(backend) as scheduler,
+            working(scheduler, parent, child, config=served),
+        ):
+            handle = await scheduler.schedule(parent, queue="mine")
+            assert await handle.result(timeout="10s") == "done"
+            assert [(await scheduler.get(i)).queue for i in ("here", "elsewhere")] == [
+                "mine",
+                "other",
+            ]
 
     @guarantee(18)
     async def test_a_childs_failure_is_raised_in_its_parent(self, backend: Backend) -> None:
@@ -494,6 +535,122 @@ class TestChildren:
             handle = await scheduler.schedule(parent)
             with pytest.raises(zart.ExecutionFailedError, match="taken"):
                 await handle.result(timeout="3s")
+
+    @guarantee(18, 22)
+    async def test_a_restarted_parent_is_told_how_its_child_ended(self, backend: Backend) -> None:
+        """A child of a chosen id that the earlier run started is the new run's; it ran once."""
+        runs: list[int] = []
+
+        @zart.durable("child")
+        async def child(number: int) -> int:
+            runs.append(number)
+            if number < 0:
+                raise ValueError("negative")
+            return number
+
+        @zart.durable("parent")
+        async def parent(number: int) -> str:
+            try:
+                return str(await zart.start_child(child, number, id=f"child-{number}"))
+            except zart.ChildFailedError as error:
+                return error.message
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, parent, child):
+            for number, result in ((1, "1"), (-1, "negative")):
+                handle = await scheduler.schedule(parent, number)
+                assert await handle.result(timeout="10s") == result
+                assert await scheduler.restart(handle.id) == 2
+                assert await handle.result(timeout="10s") == result
+        assert runs == [1, -1]
+
+    @guarantee(18, 22)
+    @pytest.mark.parametrize("end", ["ends", "is cancelled"])
+    async def test_a_child_that_runs_on_tells_its_restarted_parent(
+        self, backend: Backend, end: str
+    ) -> None:
+        """The child was claimed when the first run was its parent, and ends in the second."""
+        runs: list[int] = []
+        go_on = asyncio.Event()
+
+        @zart.durable("child")
+        async def child() -> str:
+            runs.append(zart.context().run)
+            await go_on.wait()
+            return "done"
+
+        @zart.durable("parent")
+        async def parent() -> str:
+            try:
+                return await zart.start_child(child, id="the-child")
+            except zart.ChildFailedError as error:
+                return str(error)
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, parent, child):
+            handle = await scheduler.schedule(parent)
+            await eventually(lambda: _value(runs))
+            assert await scheduler.restart(handle.id) == 2
+            await eventually(handle.get, is_true=lambda e: e.run == 2 and e.status == "waiting")
+            if end == "ends":
+                go_on.set()
+                assert await handle.result(timeout="10s") == "done"
+            else:
+                await scheduler.cancel("the-child")
+                assert "cancelled" in await handle.result(timeout="10s")
+            assert runs == [1]
+
+    @guarantee(18, 22)
+    async def test_a_child_that_ends_in_the_flush_that_starts_it_again_tells_the_new_run(
+        self, backend: Backend
+    ) -> None:
+        """The end was written for the run that the child belonged to when it was claimed."""
+        async with open_scheduler(backend) as scheduler:
+            first = await _claimed_parent(scheduler, "parent")
+            await scheduler.backend.commit([_starts_child(first)])
+            (child,) = await claim_all(scheduler, "child")
+            await scheduler.restart("parent")
+            (second,) = await claim_all(scheduler, "parent")
+            ends = Finish("completed", '"done"', None, 1, 0, child.started_at, child.parent)
+            receipts = await scheduler.backend.commit(
+                [_starts_child(second), Entry(child.claim, ending=ends)]
+            )
+            assert receipts == [Receipt.COMMITTED] * 2
+            (record,) = await scheduler.timeline("parent")
+            assert (record.kind, record.outcome, record.value) == ("child", "ok", '"done"')
+
+    @guarantee(18, 22)
+    async def test_an_earlier_runs_child_with_other_input_is_not_taken_for_the_new_one(
+        self, backend: Backend
+    ) -> None:
+        """The id stands for other work: that fails the parent, as any id that is taken."""
+
+        @zart.durable("child")
+        async def child(number: int) -> int:
+            return number
+
+        @zart.durable("parent")
+        async def parent() -> int:
+            return await zart.start_child(child, zart.context().run, id="the-child")
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, parent, child):
+            handle = await scheduler.schedule(parent)
+            assert await handle.result(timeout="10s") == 1
+            await scheduler.restart(handle.id)
+            with pytest.raises(zart.ExecutionFailedError, match="the-child"):
+                await handle.result(timeout="10s")
+
+
+async def _claimed_parent(scheduler: zart.DurableScheduler, parent: str) -> ClaimedTask:
+    await scheduler.schedule("parent", None, id=parent)
+    (task,) = await claim_all(scheduler, "parent")
+    return task
+
+
+def _starts_child(parent: ClaimedTask) -> Entry:
+    """What a run writes when it starts a child of a chosen id."""
+    link = (parent.claim.execution_id, parent.claim.run, "child")
+    row = (*link, "child", 1, None, None, None, 1)
+    child = NewExecution("the-child", "child", "default", 0, "null", 1, chosen_id=True, parent=link)
+    return Entry(parent.claim, steps=(row,), children=(child,))
 
 
 async def _value(value: Any) -> Any:

@@ -332,7 +332,8 @@ FROM {rows entries: id text} AS r
 {join} {executions} e ON e.id = r.id;
 
 -- name: lock_execution_row
-SELECT id, task, queue, priority, status, output, failure, run, attempt, started_at, finished_at, input
+SELECT id, task, queue, priority, status, output, failure, run, attempt, started_at, finished_at, input,
+       parent_id, parent_run, parent_step
 FROM {executions} AS t WHERE id = :id {for_update};
 
 -- name: keep_run
@@ -349,9 +350,14 @@ WHERE id = :id;
 -- name: applied_migrations
 SELECT number, name FROM {migrations};
 
--- name: parents
-SELECT e.parent_id, e.parent_run, e.parent_step
-FROM {rows entries: id text} AS r {join} {executions} e ON e.id = r.id;
+-- name: lock_children
+SELECT t.id, t.parent_id, t.parent_run, t.parent_step
+FROM {rows entries: id text} AS r {join} {executions} t ON t.id = r.id
+ORDER BY t.id
+{for_update};
+
+-- name: adopt_child
+UPDATE {executions} SET parent_run = :run, parent_step = :step WHERE id = :id;
 
 -- name: shift_tasks
 -- For tests: what waits becomes due that much earlier.

@@ -14,7 +14,7 @@ import msgspec
 
 from zart.models import Failure, Status
 from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt
-from zart.scheduler.sql.transaction import Transaction
+from zart.scheduler.sql.transaction import Row, Transaction
 from zart.scheduler.sql.transitions.schedule import insert_executions
 
 __all__ = ["commit", "commit_at_once", "parent_step_row", "plain"]
@@ -212,6 +212,9 @@ class _Batch:
         self.runs: list[tuple[str, int]] = []
         self.mailboxes: list[tuple[str]] = []
         self.countdowns: dict[tuple[str, int], tuple[int, int]] = {}
+        self.ended_children: dict[str, Finish] = {}
+        self.told: list[tuple[Any, ...]] = []
+        """What parents are told of their children's ends."""
 
     def add(self, entry: Entry, wake: int) -> None:
         claim = entry.claim
@@ -279,9 +282,7 @@ class _Batch:
         if wake:  # something was delivered, perhaps after the run last looked
             self.mailboxes.append((claim.execution_id,))
         if end.parent is not None:
-            row = parent_step_row(end.parent, end.status, end.output or end.failure)
-            self.steps[row[0], row[1], row[2]] = row
-            self._count_down(end.parent[0], end.parent[1], end.status != Status.COMPLETED)
+            self.ended_children[claim.execution_id] = end
 
     def _finish_step(self, entry: Entry, end: FinishStep) -> None:
         claim = entry.claim
@@ -305,6 +306,12 @@ class _Batch:
 
     async def write(self, tx: Transaction) -> None:
         await self._write_steps(tx)
+        if self.children:
+            await self._start_children(tx)
+        if self.ended_children:
+            await self._end_children(tx)
+        if self.told:
+            await tx.execute("record_steps", entries=sorted(self.told))
         await self._write_endings(tx)
 
     async def _write_steps(self, tx: Transaction) -> None:
@@ -321,8 +328,6 @@ class _Batch:
             await tx.execute("record_attempts", entries=self.attempts)
         if self.distributed:
             await tx.execute("insert_distributed", entries=sorted(self.distributed))
-        if self.children:
-            await self._start_children(tx)
 
     async def _write_endings(self, tx: Transaction) -> None:
         if self.parked:
@@ -345,30 +350,64 @@ class _Batch:
     async def _start_children(self, tx: Transaction) -> None:
         """Start children; one that is there already was started by a commit whose answer was lost.
 
-        An id that belongs to another execution is the child's failure: nobody else would tell
-        the parent, which would wait for ever.
+        Or by an earlier run of the same parent: then it is this run's child from now on. An id
+        that belongs to another execution is the child's failure: nobody else would tell the
+        parent, which would wait for ever.
         """
         rows = await tx.fetch("existing_executions", entries=[(c.id,) for c in self.children])
-        owners = {row[0]: (row[3], row[4], row[5]) for row in rows}
-        for child in self.children:  # two that begin at once under one id: the first has it
-            parent = child.parent
-            if parent is not None and owners.setdefault(child.id, parent) != parent:
-                await self._refuse_child(tx, child, parent)
-        known = {row[0] for row in rows}
-        new = {c.id: c for c in self.children if c.id not in known and owners[c.id] == c.parent}
+        known = {row[0]: row for row in rows}
+        new: dict[str, NewExecution] = {}
+        for child in sorted(self.children, key=lambda c: c.id):
+            found = known.get(child.id)
+            if found is None:  # of two that begin at once under one id the first has it
+                taken = new.setdefault(child.id, child).parent != child.parent
+            elif _is_of_earlier_run(found, child):
+                taken = False
+                await self._adopt(tx, child)
+            else:
+                taken = found[3:] != child.parent
+            if taken and child.parent is not None:
+                self._refuse_child(child, child.parent)
         if new:
             await insert_executions(tx, list(new.values()))
 
-    async def _refuse_child(
-        self, tx: Transaction, child: NewExecution, parent: tuple[str, int, str]
-    ) -> None:
+    async def _adopt(self, tx: Transaction, child: NewExecution) -> None:
+        """Make a child of an earlier run one of this run; its result, where it has ended, too.
+
+        Its row is locked, as by its end: either the end is found here, or it finds this run.
+        """
+        assert child.parent is not None
+        row = (await tx.fetch("lock_execution_row", id=child.id))[0]
+        _, run, step = child.parent
+        await tx.execute("adopt_child", id=child.id, run=run, step=step)
+        if row[4] is not None:
+            self._tell(child.parent, row[4], row[5] or row[6])
+
+    def _refuse_child(self, child: NewExecution, parent: tuple[str, int, str]) -> None:
         failure = Failure(
             "ExecutionExistsError",
-            f"the id {child.id!r} belongs to another execution: put the parent's id into it",
+            f"the id {child.id!r} belongs to another execution, or has other input there: put the"
+            " parent's id into it",
         )
-        row = parent_step_row(parent, Status.FAILED, msgspec.json.encode(failure).decode())
-        await tx.execute("record_steps", entries=[row])
-        self._count_down(parent[0], parent[1], True)
+        self._tell(parent, Status.FAILED, msgspec.json.encode(failure).decode())
+
+    async def _end_children(self, tx: Transaction) -> None:
+        """Tell the parents: the runs that the children belong to now, which may be later ones."""
+        ids = [(execution_id,) for execution_id in sorted(self.ended_children)]
+        for row in await tx.fetch("lock_children", entries=ids):
+            end = self.ended_children[row[0]]
+            self._tell(row[1:], end.status, end.output or end.failure)
+
+    def _tell(self, parent: tuple[str, int, str], status: str, value: str | None) -> None:
+        self.told.append(parent_step_row(parent, status, value))
+        self._count_down(parent[0], parent[1], status != Status.COMPLETED)
+
+
+def _is_of_earlier_run(found: Row, child: NewExecution) -> bool:
+    """True for the child with the same input that an earlier run of this parent started."""
+    if child.parent is None or found[3] != child.parent[0]:
+        return False
+    return bool(found[4] < child.parent[1]) and (found[1], found[2]) == (child.task, child.input)
 
 
 def parent_step_row(

@@ -79,7 +79,7 @@ async def offer(
 
 async def cancel(tx: Transaction, execution_id: str) -> Answer:
     """End a live execution as cancelled: its task row goes, so no claim on it passes a fence."""
-    parents = await _lock_with_parent(tx, execution_id)
+    await _lock_with_parent(tx, execution_id)
     rows = await tx.fetch("lock_execution_row", id=execution_id)
     if not rows:
         return Answer.NOT_FOUND
@@ -95,20 +95,20 @@ async def cancel(tx: Transaction, execution_id: str) -> Answer:
     await tx.execute("cancel_open_steps", entries=[(execution_id, run)])
     await tx.execute("delete_task_group", entries=[(execution_id,)])
     await tx.execute("delete_events", entries=[(execution_id,)])
-    if parents is not None:
-        row = parent_step_row(parents, Status.CANCELLED, None)
+    parent = rows[0][12:15]
+    if parent[0] is not None:
+        row = parent_step_row(parent, Status.CANCELLED, None)
         await tx.execute("record_steps", entries=[row])
-        await tx.execute("count_down", entries=[(parents[0], parents[1], "", 1, 1)])
+        await tx.execute("count_down", entries=[(parent[0], parent[1], "", 1, 1)])
     return Answer.DONE
 
 
-async def _lock_with_parent(tx: Transaction, execution_id: str) -> tuple[str, int, str] | None:
+async def _lock_with_parent(tx: Transaction, execution_id: str) -> None:
     """Lock an execution's task row, its parent's first, as a child's end does."""
-    rows = await tx.fetch("parents", entries=[(execution_id,)])
-    parent = (rows[0][0], rows[0][1], rows[0][2]) if rows and rows[0][0] is not None else None
-    for target in [parent[0], execution_id] if parent else [execution_id]:
+    rows = await tx.fetch("existing_executions", entries=[(execution_id,)])
+    parent = rows[0][3] if rows else None
+    for target in [execution_id] if parent is None else [parent, execution_id]:
         await tx.fetch("lock_executions", entries=[(target,)])
-    return parent
 
 
 async def restart(tx: Transaction, execution_id: str, seed: int, run: int | None) -> int | Answer:
