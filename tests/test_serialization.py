@@ -950,6 +950,16 @@ def test_a_codec_stores_its_class_wherever_it_is_declared(
     assert serializer.shape(declared).record(value) == (text, value)
 
 
+@pytest.mark.parametrize("stored", [5, "5", [5], {"cents": 5}, None])
+@pytest.mark.parametrize("declared", [Any, list[Any], Box[Any]])
+def test_a_value_whose_codec_is_not_asked_to_read_it_is_refused(declared: Any, stored: Any) -> None:
+    """Without a declared type it would come back as what the codec made of it."""
+    serializer = Serializer({Money: Codec(lambda _: stored, lambda _: Money(5))})
+    value = {Any: Money(5), list[Any]: [Money(5)], Box[Any]: Box(Money(5))}[declared]
+    with pytest.raises(EncodeError, match=r"Money.*[Dd]eclare"):
+        serializer.shape(declared).record(value)
+
+
 def test_a_codec_that_raises_is_an_encode_or_a_decode_error() -> None:
     def fail(value: Any) -> Any:
         raise KeyError("no")
