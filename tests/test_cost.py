@@ -1,15 +1,20 @@
-"""What a recorded step costs in zart's own Python code, counted in bytecode instructions.
+"""What work costs in zart's own Python code: a recorded step in bytecode instructions, and an
+execution under way in objects that the garbage collector goes through.
 
 Time depends on the machine and its moment; the number of instructions does not. A run's
 instructions are ``c + f * flushes + e * executions + s * steps``. Executions that are claimed
 together and whose steps wait for nothing stay in step: each flush takes one step of each. So four
 runs, of few and many executions with few and many steps, give ``s``: what is the same for each
 flush, execution and run falls out.
+
+Objects are counted for the same reason. What a thousand executions hold while they wait is gone
+through again and again, however short their own code is: it was a quarter of a busy worker's time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import sys
 import threading
@@ -29,6 +34,10 @@ from zart.scheduler.sql import sqlite
 
 MOST = {"sqlite": 755, "postgres": 930, "mysql": 955}
 """Instructions for a recorded step, in all threads: a fifth more than were counted."""
+
+HELD = 38
+"""Objects that an execution has the garbage collector go through, a fifth more than were counted;
+the handler's coroutine, its step's and what those wait for are among them."""
 
 FEW, MANY = 8, 48
 """Executions at once; not more than go in one flush."""
@@ -142,3 +151,43 @@ async def test_a_recorded_step_takes_few_instructions(
     await _run(database.url, FEW, SHORT)  # what is made once is made here
     counted = await per_step(database.url)
     assert counted <= MOST[database.kind]
+
+
+async def test_an_execution_under_way_holds_few_objects(database: Database) -> None:
+    """Of those that the garbage collector knows; what ended before leaves none."""
+    begun = 0
+    go_on = asyncio.Event()
+
+    @zart.step
+    async def stand() -> None:
+        nonlocal begun
+        begun += 1
+        await go_on.wait()
+
+    @zart.durable("standing")
+    async def standing() -> None:
+        await nothing()
+        await stand()
+
+    async def held(executions: int) -> int:
+        """The objects that are there while so many stand."""
+        nonlocal begun
+        begun = 0
+        go_on.clear()
+        handles = await scheduler.schedule_many(standing, [None] * executions)
+        async with asyncio.timeout(30):
+            while begun < executions:  # noqa: ASYNC110 a step tells of nothing but by beginning
+                await asyncio.sleep(0.01)
+        gc.collect()
+        objects = len(gc.get_objects())
+        go_on.set()
+        await asyncio.gather(*(handle.result(timeout="30s") for handle in handles))
+        return objects - len(handles)
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        config = zart.WorkerConfig(concurrency=200, poll_interval="1s")
+        async with zart.Worker(scheduler, [standing, stand, nothing], config):
+            await held(200)  # what is made once is made here
+            few, many = await held(50), await held(200)
+    assert (many - few) / 150 <= HELD

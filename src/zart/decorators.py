@@ -91,9 +91,8 @@ class Step(Generic[P, T]):
         if kwargs:
             function, arguments = functools.partial(function, *args, **kwargs), ()
         shape = run.serializer.shape(step.result_type)
-        return run.step(
-            name, lambda: called(function, arguments, asynchronous, run), shape, step.rules
-        )
+        call = functools.partial(called, function, arguments, asynchronous, run)
+        return run.step(name, call, shape, step.rules)
 
     def named(self, name: str) -> Step[P, T]:
         """The same step under a name of its own, which each call and each `schedule` of it uses.

@@ -23,7 +23,7 @@ __all__ = ["Ended", "Surroundings", "attempt_row", "attempts", "recorded_value"]
 _log = logging.getLogger("zart.step")
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """How a step ended: its outcome, the JSON that is recorded, and the value read back from it."""
 
     outcome: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import uuid as uuids
 from collections.abc import Awaitable, Callable, Iterable
@@ -148,13 +149,8 @@ class TaskContext:
             function, retry, timeout, per_attempt, raises, idempotent, type
         )
         full = run.history.name(checked(name, "a step's name"))
-        asynchronous = is_async(plain)
-        return await run.step(
-            full,
-            lambda: called(plain, arguments, asynchronous, run),
-            run.serializer.shape(declared),
-            rules,
-        )
+        call = functools.partial(called, plain, arguments, is_async(plain), run)
+        return await run.step(full, call, run.serializer.shape(declared), rules)
 
     @overload
     def schedule_step(
@@ -225,14 +221,8 @@ class TaskContext:
         plain, rules, declared = _unwrapped(
             function, retry, timeout, per_attempt, raises, False, type
         )
-        asynchronous = is_async(plain)
-        return fanout.start_local(
-            run,
-            full,
-            lambda: called(plain, arguments, asynchronous, run),
-            run.serializer.shape(declared),
-            rules,
-        )
+        call = functools.partial(called, plain, arguments, is_async(plain), run)
+        return fanout.start_local(run, full, call, run.serializer.shape(declared), rules)
 
     @overload
     async def wait_all(

@@ -71,7 +71,7 @@ class CutOffs:
     def row(self, name: str) -> StepRow:
         """The record that the present task is cut off at a step which has ended, or may have."""
         history, claim, record = self._history, self._claim, cut_off_at(name)
-        history.cut_off.add(name)
+        history.cut_off |= {name}
         history.position += 1
         self.note(record)
         key = (claim.execution_id, claim.run, record, CUT_OFF, history.position)

@@ -94,17 +94,12 @@ class HandlerRun:
         run = self._run = Run(self._task, self._ledger, self._registry)
         current_run.set(run)
         failing = run.history.find(FAILURE_RECORD, "failure")
-        run.end_swallowed = lambda: self._settle(
-            run,
-            failure_of(run.swallowed, serializer=run.serializer),
-            (),
-            failing=failing is not None,
-        )
+        run.end_swallowed = self._end_swallowed
         if self._task.crashes > self._ledger.config.max_crashes * (2 if failing else 1):
             return self._settle(run, self._crash_failure(), (), failing=failing is not None)
         if failing is None and self._is_late(run):
             return self._settle(run, self._timeout_failure(), (), failing=False)
-        timer = None if failing else self._set_deadline(run)
+        timer = None if failing or self._handler.timeout is None else self._set_deadline(run)
         try:
             return await self._attempt(run, failing.value if failing else None)
         finally:
@@ -135,10 +130,14 @@ class HandlerRun:
     # -- one attempt --------------------------------------------------------------------------
 
     async def _attempt(self, run: Run, failed: str | None) -> Entry | None:
+        output: str | None = None
         try:
             try:
-                work = self._handle(run) if failed is None else self._compensate(run, failed)
-                output = await work
+                if failed is None:
+                    context = self._context(run)
+                    output = self._output(run, await self._handler.run(context, context.data))
+                else:
+                    await self._compensate(run, failed)
             finally:
                 run.unwound()
             if run.branches.suspended is not None and not run.stopped:
@@ -157,25 +156,21 @@ class HandlerRun:
             if not is_own(error):
                 raise
             return await self._raised(run, error, failed)
-        if failed is not None:
-            return self._finish(run, Status.FAILED, None, failed)
-        return self._finish(run, Status.COMPLETED, output, None)
+        return self._finish(run, output, failed)
 
-    async def _handle(self, run: Run) -> str:
-        task, handler = self._task, self._handler
-        data = run.data = run.serializer.shape(handler.data_type).decode(task.input)
-        result = await handler.run(TaskContext(run, data), data)
-        shape = run.serializer.shape(handler.output_type)
-        text, _ = recorded_value(run, "task", task.task, shape, result)
-        return text
+    def _context(self, run: Run) -> TaskContext:
+        shape = run.serializer.shape(self._handler.data_type)
+        data = run.data = shape.decode(self._task.input)
+        return TaskContext(run, data)
 
-    async def _compensate(self, run: Run, failed: str) -> str:
-        task, handler = self._task, self._handler
-        data = run.data = run.serializer.shape(handler.data_type).decode(task.input)
+    def _output(self, run: Run, result: Any) -> str:
+        shape = run.serializer.shape(self._handler.output_type)
+        return recorded_value(run, "task", self._task.task, shape, result)[0]
+
+    async def _compensate(self, run: Run, failed: str) -> None:
+        context = self._context(run)
         scope.set(f"{FAILURE_RECORD}/")
-        failure = msgspec.json.decode(failed, type=Failure)
-        await handler.on_failure(TaskContext(run, data), failure)
-        return ""
+        await self._handler.on_failure(context, msgspec.json.decode(failed, type=Failure))
 
     # -- its ends -----------------------------------------------------------------------------
 
@@ -204,7 +199,7 @@ class HandlerRun:
             min(pending) if pending and len(pending) == len(waits) else 0,
             ready=any(w.ready() for w in waits),  # ended by what was still under way
         )
-        return run.entry(steps=tuple(run.park_rows), ending=park)
+        return run.entry(steps=run.park_rows, ending=park)
 
     async def _cancelled(self, run: Run, error: BaseException, failed: str | None) -> Entry | None:
         if run.stopped:
@@ -283,11 +278,12 @@ class HandlerRun:
             row = run.row(FAILURE_RECORD, "failure", Outcome.OK, text)
             park = Park(run.history.wake, 1, ready=True)
             return run.entry(steps=(*run.park_rows, row), attempts=rows, ending=park)
-        entry = self._finish(run, Status.FAILED, None, text)
+        entry = self._finish(run, None, text)
         return msgspec.structs.replace(entry, attempts=rows)
 
-    def _finish(self, run: Run, status: str, output: str | None, failure: str | None) -> Entry:
+    def _finish(self, run: Run, output: str | None, failure: str | None) -> Entry:
         task = self._task
+        status = Status.COMPLETED if failure is None else Status.FAILED
         return run.entry(
             ending=Finish(
                 status,
@@ -301,6 +297,14 @@ class HandlerRun:
                 wake_sequence=run.history.wake,
             )
         )
+
+    def _end_swallowed(self) -> Entry:
+        """The end of a run whose handler cannot be unwound."""
+        run = self._run
+        assert run is not None
+        failing = run.history.kind_of(FAILURE_RECORD) is not None
+        failure = failure_of(run.swallowed, serializer=run.serializer)
+        return self._settle(run, failure, (), failing=failing)
 
     def _crash_failure(self) -> Failure:
         return Failure(
@@ -336,10 +340,9 @@ class HandlerRun:
         deadline = self._deadline_at()
         return deadline is not None and run.clock.now_at() >= deadline
 
-    def _set_deadline(self, run: Run) -> asyncio.TimerHandle | None:
+    def _set_deadline(self, run: Run) -> asyncio.TimerHandle:
         deadline = self._deadline_at()
-        if deadline is None:
-            return None
+        assert deadline is not None
         loop = asyncio.get_running_loop()
         root = asyncio.current_task()
         assert root is not None

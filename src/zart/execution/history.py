@@ -17,6 +17,9 @@ scope: ContextVar[str] = ContextVar("zart_scope", default="")
 """What stands before the names of steps here: a loop's iteration, or ``on_failure/``."""
 
 
+_NO_NAMES: frozenset[str] = frozenset()
+
+
 def cut_off_at(name: str) -> str:
     """The name of a step's cut-off: no name of a user's begins with a space."""
     return f" {name}"
@@ -40,18 +43,18 @@ class History:
     def __init__(self, task: ClaimedTask) -> None:
         self._records: dict[str, Recorded] = {}
         self._attempts: dict[str, RecordedAttempt] = {}
-        self._mailbox: list[Event] = list(task.events)
-        self._taken: set[int] = set()
+        self._mailbox: list[Event] | None = [*task.events] if task.events else None
+        self._taken: set[int] | None = None
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}
         self.position = 0
         self.wake = task.wake_sequence
-        self.cut_off: set[str] = set()
+        self.cut_off = _NO_NAMES
         """Names of the steps that the handler was cut off at although they may have ended."""
         if task.steps:
             self._records = {r.name: r for r in task.steps if r.kind != CUT_OFF}
             if len(self._records) < len(task.steps):
-                self.cut_off = {r.name[1:] for r in task.steps if r.kind == CUT_OFF}
+                self.cut_off = frozenset(r.name[1:] for r in task.steps if r.kind == CUT_OFF)
             self.position = max(r.position for r in task.steps)
         if task.attempts:
             self._attempts = {a.step: a for a in task.attempts}
@@ -62,7 +65,8 @@ class History:
             known = self._records.get(record.name)
             if (known is None or known.outcome is None) and record.kind != CUT_OFF:
                 self._records[record.name] = record
-        self._mailbox = [event for event in task.events if event.sequence not in self._taken]
+        taken = self._taken or ()
+        self._mailbox = [event for event in task.events if event.sequence not in taken]
         self.wake = task.wake_sequence
 
     # -- names --------------------------------------------------------------------------------
@@ -107,7 +111,7 @@ class History:
             self._records.pop(name, None)
             self._attempts.pop(name, None)
         cut_off = [name for name in self.cut_off if name.startswith(prefix)]
-        self.cut_off.difference_update(cut_off)
+        self.cut_off = self.cut_off.difference(cut_off)
         return names + [cut_off_at(name) for name in cut_off]
 
     def elsewhere(self, prefix: str) -> list[str]:
@@ -194,19 +198,22 @@ class History:
 
     def take(self, event: str) -> Event | None:
         """The first event of a name, out of the mailbox."""
-        for index, letter in enumerate(self._mailbox):
+        mailbox = self._mailbox or []
+        for index, letter in enumerate(mailbox):
             if letter.name == event:
+                self._taken = self._taken or set()
                 self._taken.add(letter.sequence)
-                return self._mailbox.pop(index)
+                return mailbox.pop(index)
         return None
 
     def put_back(self, letter: Event, name: str) -> None:
         """The event that a wait had taken is in the mailbox again, in its old place."""
         self._records.pop(name, None)
-        self._taken.discard(letter.sequence)
-        self._mailbox.append(letter)
-        self._mailbox.sort(key=lambda each: each.sequence)
+        if self._taken:
+            self._taken.discard(letter.sequence)
+        letters = (*(self._mailbox or ()), letter)
+        self._mailbox = sorted(letters, key=lambda each: each.sequence)
 
     def has_mail(self, event: str) -> bool:
         """True when an event of this name lies in the mailbox."""
-        return any(letter.name == event for letter in self._mailbox)
+        return any(letter.name == event for letter in self._mailbox or ())

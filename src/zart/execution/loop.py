@@ -119,7 +119,7 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
             run, "an iteration of loop", self._name, self._shape, self.state
         )
         # What waited for company: the erased need no outcome any more.
-        run.along = [row for row in run.along if row[2] not in erased]
+        run.along = tuple(row for row in run.along if row[2] not in erased)
         mark = msgspec.json.encode(_Mark(finished, msgspec.Raw(text.encode()))).decode()
         outcome = Outcome.OK if ended else None
         position = None if recorded is None else recorded.position

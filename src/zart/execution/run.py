@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,9 @@ IN_PLACE = 1.0
 
 UNWINDING = 30.0
 """Seconds that a suspended handler may take to unwind: its ``finally`` blocks may do real work."""
+
+_NOTHING = Outstanding()
+"""What is outstanding of a run that has written nothing without waiting, as most have."""
 
 _log = logging.getLogger("zart.execution")
 
@@ -75,16 +79,17 @@ class Run:
         self.stop: Stop | None = None
         self._loop_ends = ledger.loop_ends
         self.expired = False
-        self.park_rows: list[StepRow] = []
+        # Tuples, which are nothing while they are empty: most runs need none of these.
+        self.park_rows: tuple[StepRow, ...] = ()
         # What has ended left nothing to clear; the usual end is the shortest way to commit.
         self.has_steps = any(step.outcome is None for step in task.steps)
         self.data: Any = None
-        self.along: list[StepRow] = []
-        self.takings: list[tuple[int, str | None]] = []
+        self.along: tuple[StepRow, ...] = ()
+        self.takings: tuple[tuple[int, str | None], ...] = ()
         """Events that waits have taken, to be recorded with the waits' rows among those along."""
-        self._unsent: list[StepRow] = []
+        self._unsent: tuple[StepRow, ...] = ()
         """Outcomes of this turn of the loop: one entry after it, or part of what ends the run."""
-        self._outstanding = Outstanding()
+        self._outstanding = _NOTHING
         self._refusals = 0
         self.cut_offs = CutOffs(task.claim, self.history, self.clock, self._root)
         self.ended = False
@@ -148,17 +153,17 @@ class Run:
         """
         if self.along:
             steps = (*self.along, *steps)
-            self.along = []
+            self.along = ()
         if self.takings and not isinstance(parts.get("ending"), Finish):
             # An end clears the mailbox anyway.
             parts["taken"] = (*self.takings, *parts.get("taken", ()))
-            self.takings = []
+            self.takings = ()
         if self._unsent and "ending" in parts:
             steps = (*self._take_unsent(), *steps)
         return Entry(self.claim, steps, **parts)
 
-    def _take_unsent(self) -> list[StepRow]:
-        rows, self._unsent = self._unsent, []
+    def _take_unsent(self) -> tuple[StepRow, ...]:
+        rows, self._unsent = self._unsent, ()
         return rows
 
     def row(
@@ -202,32 +207,37 @@ class Run:
 
     def write_behind(self, receipt: asyncio.Future[Receipt]) -> None:
         """Let the next step, wait or the end wait for what is being written."""
-        self._outstanding.add(receipt)
+        self._note(receipt)
+
+    def _note(self, receipt: asyncio.Future[Receipt], outcomes: tuple[StepRow, ...] = ()) -> None:
+        if self._outstanding is _NOTHING:
+            self._outstanding = Outstanding()
+        self._outstanding.add(receipt, outcomes)
 
     def _send_soon(self, row: StepRow, attempts: tuple[AttemptRow, ...]) -> None:
         """Write an outcome without waiting, together with those that follow in this turn."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._send)
-        self._unsent.append(row)
+        self._unsent += (row,)
         if attempts:
             self._send(attempts)
 
     def send_again(self, rows: tuple[StepRow, ...]) -> None:
         """Write outcomes that could not be written with the end, so that `catch_up` says why."""
-        self._unsent = [*rows]
+        self._unsent = rows
 
     def _send(self, attempts: tuple[AttemptRow, ...] = ()) -> None:
         if self._unsent:
-            rows = tuple(self._take_unsent())
+            rows = self._take_unsent()
             entry = self.entry(steps=rows, attempts=attempts)
-            self._outstanding.add(self.ledger.commit(entry), rows)
+            self._note(self.ledger.commit(entry), rows)
 
     def write_soon(self, entry: Entry, outcomes: tuple[StepRow, ...] = ()) -> None:
         """Commit an entry without waiting; the next step, wait or the end waits for it.
 
         ``outcomes`` are those of its rows that the handler goes on with meanwhile.
         """
-        self._outstanding.add(self.ledger.commit(entry), outcomes)
+        self._note(self.ledger.commit(entry), outcomes)
 
     def begin_elsewhere(self, row: StepRow, **parts: Any) -> None:
         """Write what others may begin at once: a distributed step or a child.
@@ -392,32 +402,35 @@ class Run:
         rules: StepRules,
         started: int,
     ) -> Ended:
-        async def once() -> tuple[str, Any]:
+        earlier = self.history.attempt(name)
+        raised: tuple[BaseException, int] | None = None
+        if earlier is None and rules.timeout is None:
+            # The usual case in the fewest calls; what is raised goes the usual way.
             token = current_run.set(None)
             try:
-                value = await call()
-            finally:
-                current_run.reset(token)
-            return recorded_value(self, "step", name, shape, value)
+                try:
+                    value = await call()
+                finally:
+                    current_run.reset(token)
+                text, value = recorded_value(self, "step", name, shape, value)
+            except BaseException as error:
+                if not is_own(error):
+                    raise
+                raised = error, started
+            else:
+                return Ended(Outcome.OK, text, value)
+        once = functools.partial(self._once, name, call, shape)
+        return await attempts(self, name, once, rules, earlier, raised=raised)
 
-        earlier = self.history.attempt(name)
-        if earlier is not None or rules.timeout is not None:
-            return await attempts(self, name, once, rules, earlier)
-        # The usual case in the fewest calls; what is raised goes the usual way.
+    async def _once(
+        self, name: str, call: Callable[[], Awaitable[Any]], shape: Shape
+    ) -> tuple[str, Any]:
         token = current_run.set(None)
         try:
-            try:
-                value = await call()
-            finally:
-                current_run.reset(token)
-            text, value = recorded_value(self, "step", name, shape, value)
-        except BaseException as error:
-            if not is_own(error):
-                raise
-            raised = error
-        else:
-            return Ended(Outcome.OK, text, value)
-        return await attempts(self, name, once, rules, raised=(raised, started))
+            value = await call()
+        finally:
+            current_run.reset(token)
+        return recorded_value(self, "step", name, shape, value)
 
     def replay(self, recorded: Recorded, shape: Shape, rules: StepRules) -> Any:
         """The recorded outcome again: the same value, or the same exception."""
@@ -532,7 +545,7 @@ class Run:
             return
         if self.branches.alone:
             if row is not None:
-                self.park_rows.append(row)
+                self.park_rows += (row,)
             self.branches.suspend(waiting)
         if row is not None:
             self.has_steps = True

@@ -31,7 +31,7 @@ async def sleep_until(run: Run, name: str, due_at: int) -> None:
     if recorded is None or recorded.outcome is None:
         # That the time is over shows in the due time; for readers the outcome goes with the next
         # commit.
-        run.along.append(run.row(name, "sleep", Outcome.OK, None, due_at=due_at))
+        run.along += (run.row(name, "sleep", Outcome.OK, None, due_at=due_at),)
 
 
 async def wait_for_event(
@@ -102,8 +102,8 @@ async def _take(run: Run, name: str, event: str, shape: Any) -> Any:
     assert letter is not None
     row = run.row(name, "event", Outcome.OK, letter.payload)
     if alone:
-        run.along.append(row)
-        run.takings.append((letter.sequence, name))
+        run.along += (row,)
+        run.takings += ((letter.sequence, name),)
         return shape.decode(letter.payload)
     run.branches.enter()
     try:
@@ -167,8 +167,8 @@ async def _time_out(run: Run, name: str, due_at: int) -> bool:
     if receipt is Receipt.FENCED:
         run.lose()
     if receipt is Receipt.WOKEN:
-        run.along.extend(entry.steps[:-1])
-        run.takings.extend(entry.taken)
+        run.along += tuple(entry.steps[:-1])
+        run.takings += tuple(entry.taken)
         await run.refresh()
         # A COMMIT whose answer was lost may have recorded it before the wake came.
         return run.history.outcome_of(name) == Outcome.TIMED_OUT

@@ -36,7 +36,7 @@ DistributedRow: TypeAlias = tuple[str, int, str, str, str, int, str]
 """execution_id, run, step, queue, task, priority, input"""
 
 
-class NewExecution(msgspec.Struct, frozen=True):
+class NewExecution(msgspec.Struct, frozen=True, gc=False):
     """An execution to be scheduled. ``delay`` is in microseconds; ``due_at`` is absolute.
 
     ``claimed`` has the worker that begins it at once, and the epoch that it is inserted with.
@@ -60,7 +60,7 @@ class NewExecution(msgspec.Struct, frozen=True):
         return self.delay is None and self.due_at is None
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """An event on its way; ``key`` tells a repeated delivery from a second event."""
 
     execution_id: str
@@ -69,7 +69,7 @@ class Delivery(msgspec.Struct, frozen=True):
     key: str
 
 
-class Park(msgspec.Struct, frozen=True):
+class Park(msgspec.Struct, frozen=True, gc=False):
     """Give the claim back and wait.
 
     A wake past ``wake_sequence`` makes the task ready at once. ``pending`` children end the wait,
@@ -83,7 +83,7 @@ class Park(msgspec.Struct, frozen=True):
     ready: bool = False
 
 
-class Finish(msgspec.Struct, frozen=True):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """End an execution: its result and the end of its task are one commit."""
 
     status: str
@@ -99,7 +99,7 @@ class Finish(msgspec.Struct, frozen=True):
     """The last wake that the run has seen."""
 
 
-class FinishStep(msgspec.Struct, frozen=True):
+class FinishStep(msgspec.Struct, frozen=True, gc=False):
     """End a distributed step: its outcome, its row's end and the parent's countdown."""
 
     outcome: str
@@ -107,7 +107,7 @@ class FinishStep(msgspec.Struct, frozen=True):
     started_at: int
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """All that one task writes at once."""
 
     claim: Claim

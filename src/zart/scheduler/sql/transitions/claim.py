@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -95,17 +96,16 @@ async def history(tx: Transaction, tasks: Iterable[ClaimedTask]) -> None:
     }
     if not by_id:
         return
-    for each in by_id.values():  # read from the start when the transaction runs again
-        each.steps.clear()
-        each.attempts.clear()
-        each.events.clear()
+    steps: dict[str, list[Recorded]] = defaultdict(list)
+    events: dict[str, list[Event]] = defaultdict(list)
+    failed: dict[tuple[str, str], list[RecordedAttempt]] = defaultdict(list)
     runs = sorted({(t.claim.execution_id, t.claim.run) for t in by_id.values() if not t.claim.step})
     if runs:
         for row in await tx.fetch("history_steps", entries=runs):
-            by_id[row[0], ""].steps.append(Recorded(*row[1:]))
+            steps[row[0]].append(Recorded(*row[1:]))
         mailboxes = [(execution_id,) for execution_id, _run in runs]
         for row in await tx.fetch("history_events", entries=mailboxes):
-            by_id[row[0], ""].events.append(Event(*row[1:]))
+            events[row[0]].append(Event(*row[1:]))
     attempts = sorted(
         {
             (t.claim.execution_id, t.claim.run, 0 if t.claim.step else t.attempt)
@@ -114,9 +114,12 @@ async def history(tx: Transaction, tasks: Iterable[ClaimedTask]) -> None:
     )
     for row in await tx.fetch("history_attempts", entries=attempts):
         execution_id, step = row[0], row[1]
-        task = by_id.get((execution_id, "")) or by_id.get((execution_id, step))
-        if task is not None:
-            task.attempts.append(RecordedAttempt(*row[1:]))
+        owner = (execution_id, "" if (execution_id, "") in by_id else step)
+        failed[owner].append(RecordedAttempt(*row[1:]))
+    for key, task in by_id.items():
+        if not task.claim.step:
+            task.steps, task.events = steps.get(key[0], ()), events.get(key[0], ())
+        task.attempts = failed.get(key, ())
 
 
 def claimed(row: Row) -> ClaimedTask:
@@ -133,9 +136,6 @@ def claimed(row: Row) -> ClaimedTask:
         started_at=row[11],
         now_at=row[12],
         parent=parent,
-        steps=[],
-        attempts=[],
-        events=[],
     )
 
 
