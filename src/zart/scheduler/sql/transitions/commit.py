@@ -15,7 +15,7 @@ import msgspec
 from zart.models import Failure, Status
 from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt
 from zart.scheduler.sql.transaction import Row, Transaction
-from zart.scheduler.sql.transitions.schedule import insert_executions
+from zart.scheduler.sql.transitions.schedule import insert_executions, same_work
 
 __all__ = ["commit", "commit_at_once", "parent_step_row", "plain"]
 
@@ -407,7 +407,7 @@ def _is_of_earlier_run(found: Row, child: NewExecution) -> bool:
     """True for the child with the same input that an earlier run of this parent started."""
     if child.parent is None or found[3] != child.parent[0]:
         return False
-    return bool(found[4] < child.parent[1]) and (found[1], found[2]) == (child.task, child.input)
+    return bool(found[4] < child.parent[1]) and same_work(child, found[1], found[2])
 
 
 def parent_step_row(

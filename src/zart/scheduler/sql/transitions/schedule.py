@@ -13,6 +13,7 @@ __all__ = [
     "Conflict",
     "RaceLostError",
     "insert_executions",
+    "same_work",
     "schedule",
     "schedule_at_once",
     "schedule_each",
@@ -110,7 +111,7 @@ async def _sort_out(
                 continue
             else:
                 task, payload = earlier[1], earlier[2]
-            if not _same(execution, task, payload):
+            if not same_work(execution, task, payload):
                 conflicts[id(execution)] = Conflict(execution, task)
     return new, ours, conflicts
 
@@ -137,7 +138,7 @@ def _portions(executions: Sequence[NewExecution]) -> Iterator[Sequence[NewExecut
         yield executions[start:]
 
 
-def _same(execution: NewExecution, task: str, payload: str) -> bool:
+def same_work(execution: NewExecution, task: str, payload: str) -> bool:
     """True for the same task with the same input, however its JSON is written."""
     if execution.task != task:
         return False
