@@ -267,7 +267,8 @@ class ExecutionFailedError(SchedulerError):
 
     ``error_type``, ``message`` and ``traceback`` are text, as recorded of what its handler raised;
     the type is ``ExecutionTimedOut`` when its time was over, ``CrashLoop`` when it had taken its
-    worker down too often.
+    worker down too often. Where it failed for a step, ``step`` is that one's name and
+    ``step_type`` what its function raised, as in `Failure`.
     """
 
     def __init__(
@@ -278,12 +279,16 @@ class ExecutionFailedError(SchedulerError):
         error_type: str = "",
         message: str = "",
         traceback: str = "",
+        step: str = "",
+        step_type: str = "",
     ) -> None:
         super().__init__(text)
         self.execution_id = execution_id
         self.error_type = error_type
         self.message = message
         self.traceback = traceback
+        self.step = step
+        self.step_type = step_type
 
 
 class ExecutionCancelledError(SchedulerError):

@@ -85,8 +85,12 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     itself has to say: ``TimeoutError`` of a step, ``ExecutionTimedOut`` and ``CrashLoop`` of an
     execution. ``message`` is cut after 16,000 characters, ``traceback`` to the last 16,000.
     ``arguments`` is the JSON list of a business error's arguments, from which it is raised again.
-    ``step`` names the step whose function raised it; it is empty for what was late and for an
-    execution's own failure. ``retryable`` is False for a business error.
+    ``retryable`` is False for a business error.
+
+    ``step`` names the step that it comes of: the one whose function raised it, and for an
+    execution the one whose error its handler let out, or raised another ``from``. ``step_type`` is
+    then the type that the step's function raised, where ``type`` says what left the handler
+    (``"zart.errors.StepFailedError"``). Both are empty where no step, or more than one, has failed.
     """
 
     type: str
@@ -95,6 +99,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     arguments: str | None = None
     step: str = ""
     retryable: bool = True
+    step_type: str = ""
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -48,6 +48,8 @@ def test_an_execution_is_led_from_its_schedule_to_its_result(database: Database)
         ("event ink", "ok", 1),
     ]
     assert all(set(step) == STEP for step in record["steps"])
+    failure = json.loads(failed.stdout)["failure"]
+    assert (failure["step"], failure["step_type"]) == ("refuse", "ValueError")
     timeline = zart.succeed("status", "j-1", "--verbose")
     assert "refuse: attempt 1 failed" in timeline
     assert "refuse: attempt 2 failed" in timeline

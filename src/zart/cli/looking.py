@@ -146,7 +146,8 @@ def _failure(execution: Execution) -> Cell | None:
     failure = execution.failure
     if failure is None:
         return None
-    where = f" (in step {failure.step})" if failure.step else ""
+    named = f"step {failure.step!r}" in failure.message
+    where = f" (in step {failure.step})" if failure.step and not named else ""
     return f"{failure.type}: {failure.message}{where}", "red"
 
 

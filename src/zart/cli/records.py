@@ -82,6 +82,7 @@ def _failure(failure: Failure | None) -> dict[str, Any] | None:
         "type": failure.type,
         "message": failure.message,
         "step": failure.step or None,
+        "step_type": failure.step_type or None,
         "traceback": failure.traceback or None,
     }
 

@@ -15,7 +15,13 @@ from zart.errors import DecodeError, EncodeError, PayloadTooLargeError
 from zart.execution.attempts import attempt_row, attempts, recorded_value
 from zart.execution.branches import Suspension
 from zart.execution.context import TaskContext
-from zart.execution.failure import failed_steps, failure_of, is_own, write_failure
+from zart.execution.failure import (
+    execution_failure,
+    failed_steps,
+    failure_of,
+    is_own,
+    write_failure,
+)
 from zart.execution.handler import TaskHandler
 from zart.execution.history import scope
 from zart.execution.registry import TaskRegistry
@@ -227,7 +233,7 @@ class HandlerRun:
             await run.catch_up_at_last()
         except Suspension:
             return None
-        failure = failure_of(error, serializer=run.serializer)
+        failure = execution_failure(error, serializer=run.serializer)
         task, rules = self._task, self._handler.backoff()
         final = isinstance(error, DecodeError | EncodeError | PayloadTooLargeError)
         _log.warning(
@@ -325,6 +331,8 @@ class HandlerRun:
             f"{text}: no time is left for another attempt; the last one failed with {last.type}:"
             f" {last.message}",
             last.traceback,
+            step=last.step,
+            step_type=last.step_type,
         )
 
     # -- the deadline -------------------------------------------------------------------------

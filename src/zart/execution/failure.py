@@ -13,12 +13,26 @@ from typing import cast
 
 import msgspec
 
-from zart.errors import StepCancelledError, StepFailedError, StepTimedOutError, ZartError
+from zart.errors import (
+    StepCancelledError,
+    StepError,
+    StepFailedError,
+    StepTimedOutError,
+    ZartError,
+)
 from zart.execution.branches import Suspension
 from zart.models import Failure, Outcome
 from zart.serialization import Serializer
 
-__all__ = ["failed_steps", "failure_of", "is_own", "read_failure", "step_error", "write_failure"]
+__all__ = [
+    "execution_failure",
+    "failed_steps",
+    "failure_of",
+    "is_own",
+    "read_failure",
+    "step_error",
+    "write_failure",
+]
 
 _TRACEBACK_LIMIT = 16_000
 _MESSAGE_LIMIT = 16_000
@@ -50,6 +64,13 @@ def failure_of(
         step=step,
         retryable=not business,
     )
+
+
+def execution_failure(error: BaseException, *, serializer: Serializer) -> Failure:
+    """What left an execution's handler as it is recorded, with the step that it comes of."""
+    failure = failure_of(error, serializer=serializer)
+    step, kind = _origin(error)
+    return msgspec.structs.replace(failure, step=step, step_type=kind)
 
 
 def is_own(error: BaseException) -> bool:
@@ -155,10 +176,37 @@ def failed_steps(error: BaseException) -> Iterator[str]:
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
-        if isinstance(link, StepFailedError | StepTimedOutError | StepCancelledError):
-            yield link.step
-        elif isinstance(name := getattr(link, "__zart_step__", None), str):
+        if (name := _step_of(link)) is not None:
             yield name
         if isinstance(link, BaseExceptionGroup):
             pending.extend(cast("BaseExceptionGroup[BaseException]", link).exceptions)
         pending.append(link.__cause__)
+
+
+def _step_of(error: BaseException) -> str | None:
+    """The name of the step whose recorded failure an error is; None for any other error."""
+    if isinstance(error, StepError):
+        return error.step
+    name = getattr(error, "__zart_step__", None)
+    return name if isinstance(name, str) else None
+
+
+def _origin(error: BaseException) -> tuple[str, str]:
+    """The step that an error comes of, and the type that was raised there; empty for none.
+
+    The nearest one, by what the error was raised from. A group comes of a step when all of it that
+    comes of any does: which of several was the first is not the same in each replay.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if (name := _step_of(link)) is not None:
+            return name, link.error_type if isinstance(link, StepError) else type_name(type(link))
+        if isinstance(link, BaseExceptionGroup):
+            members = cast("BaseExceptionGroup[BaseException]", link).exceptions
+            origins = {origin for each in members if (origin := _origin(each))[0]}
+            if origins:
+                return origins.pop() if len(origins) == 1 else ("", "")
+        link = link.__cause__
+    return "", ""

@@ -634,6 +634,8 @@ class DurableScheduler:
             error_type=cause.type,
             message=cause.message,
             traceback=cause.traceback,
+            step=cause.step,
+            step_type=cause.step_type,
         )
 
     def ended(self, execution_id: str, status: str, output: str | None, error: str | None) -> None:

@@ -32,6 +32,49 @@ class OutOfStockError(Exception):
     """What a workflow makes of a failed step."""
 
 
+class CardDeclinedError(Exception):
+    """A business error."""
+
+
+@zart.step(raises=(CardDeclinedError,), timeout="100ms")
+async def spoilt(how: str) -> None:
+    if how == "timed out":
+        await asyncio.Event().wait()
+    raise CardDeclinedError("no money") if how == "business" else ConnectionError("no line")
+
+
+async def fails(how: str) -> None:
+    """Let a step's failure out of the handler, one way or another."""
+    try:
+        if how == "elsewhere":
+            await zart.schedule_step("spoilt", spoilt, how)
+        elif how == "one of a group":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(spoilt(how))
+        else:
+            await spoilt(how)
+    except zart.StepFailedError as error:
+        if how == "raised from":
+            raise OutOfStockError("later") from error
+        if how == "unrelated":
+            raise OutOfStockError("later") from None
+        raise
+
+
+_STEP_FAILED = "zart.errors.StepFailedError"
+_HERE = "zart.testing.conformance.retries"
+ENDS = {
+    "plain": (_STEP_FAILED, "spoilt", "ConnectionError"),
+    "raised from": (f"{_HERE}.OutOfStockError", "spoilt", "ConnectionError"),
+    "business": (f"{_HERE}.CardDeclinedError", "spoilt", f"{_HERE}.CardDeclinedError"),
+    "timed out": ("zart.errors.StepTimedOutError", "spoilt", "TimeoutError"),
+    "elsewhere": (_STEP_FAILED, "spoilt", "ConnectionError"),
+    "one of a group": ("ExceptionGroup", "spoilt", "ConnectionError"),
+    "unrelated": (f"{_HERE}.OutOfStockError", "", ""),
+}
+"""Type, step and the step's type of the failure that each way to fail ends an execution with."""
+
+
 @pytest.mark.asyncio
 class TestStepRetries:
     """5. Retry counts and backoff survive a crash; each failed attempt is kept."""
@@ -501,3 +544,43 @@ class TestExecutionRetries:
                     await handle.result("10s")
             assert lives == [1, 2, 2, 3]
             assert (await handle.get()).crashes == 1
+
+    @guarantee(3, 7)
+    @pytest.mark.parametrize("how", ENDS)
+    async def test_a_failure_names_the_step_that_it_comes_of(
+        self, backend: Backend, how: str
+    ) -> None:
+        """on_failure and the record get the same, whether the step failed now or in a replay."""
+        told: list[zart.Failure] = []
+
+        @zart.durable("fails-now", max_retries=0)
+        async def now() -> None:
+            await fails(how)
+
+        @zart.durable("fails-in-a-replay", max_retries=0)
+        async def replayed() -> None:
+            try:
+                await fails(how)
+            except BaseException as error:
+                if isinstance(error, Exception):
+                    await zart.sleep("10ms")
+                raise
+
+        @now.on_failure
+        @replayed.on_failure
+        async def compensate(_: None, failure: zart.Failure) -> None:
+            told.append(failure)
+
+        async with open_scheduler(backend) as scheduler:
+            async with working(scheduler, now, replayed, spoilt):
+                ends: list[tuple[str, str, str]] = []
+                for workflow in (now, replayed):
+                    handle = await scheduler.schedule(workflow)
+                    failure = (await scheduler.wait(handle.id, timeout="10s")).failure
+                    assert failure is not None
+                    ends.append((failure.type, failure.step, failure.step_type))
+                    with pytest.raises(zart.ExecutionFailedError) as failed:
+                        await handle.result()
+                    assert (failed.value.step, failed.value.step_type) == ends[-1][1:]
+            assert ends == [ENDS[how]] * 2
+            assert [(f.type, f.step, f.step_type) for f in told] == ends
