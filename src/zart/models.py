@@ -191,8 +191,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     ``run`` and ``attempt`` count from 1; ``crashes`` is how often it took its worker down in this
     run. ``worker`` is the id of the one that runs it, ``parent`` the id of the execution that
     started it as a child. ``started`` is its run's first start, ``due`` when it wakes by itself.
-    ``waiting_for`` has kind and name of each open record while it waits: ``"sleep cool-off"``,
-    ``"event event shipped"``.
+    ``waiting_for`` has kind and name of all that it waits for: ``"sleep cool-off"``,
+    ``"event shipped"``, ``"retry charge"`` for a step's next attempt, ``"retry"`` for that of the
+    run itself, ``"start"`` before a delayed start.
     """
 
     id: str
@@ -216,10 +217,12 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One failed attempt at a step; times are aware datetimes by the database's clock.
+    """One failed attempt at a step or at a run; times are aware datetimes by the database's clock.
 
-    ``attempt`` counts the tries at the step, ``run_attempt`` those at the run in which it was made;
-    both from 1, and ``run_attempt`` is 0 where a step of its own row was run by any worker.
+    ``step`` is empty for an attempt at the run itself. ``attempt`` counts the tries at the step,
+    ``run_attempt`` those at the run in which it was made; both from 1, and ``run_attempt`` is 0
+    where a step of its own row was run by any worker. ``retry`` is when the next one was to
+    begin, None where there was to be none.
     """
 
     step: str
@@ -228,6 +231,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure
     started: datetime | None
     failed: datetime | None
+    retry: datetime | None
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,7 +241,9 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     failure and cut-off (the handler was cut off at the step of this name, which had ended all the
     same). ``position`` orders the run's lines. ``outcome`` is None while it has not ended;
     ``value`` is the result or the event's payload as JSON text, ``failure`` what stands there
-    instead. ``due`` is the end of a wait's time. ``attempts`` has the failed ones, the first first.
+    instead. ``due`` is the end of a wait's time, or when the next attempt is made. ``attempts`` has
+    the failed ones, the first first. What waits for its second attempt has no record yet: it
+    comes last, and as a ``step`` even if it is a transaction.
     """
 
     name: str

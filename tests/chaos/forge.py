@@ -87,7 +87,7 @@ async def deliver(scheduler: zart.DurableScheduler, name: str) -> None:
         execution = await scheduler.get(name)
         if execution.status.finished:
             return
-        if "event event letter" in execution.waiting_for:
+        if "event letter" in execution.waiting_for:
             await offer(scheduler, name, "letter")
             return
         await asyncio.sleep(0.01)

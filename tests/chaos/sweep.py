@@ -103,7 +103,7 @@ class Sweep:
     async def _deliver(self, name: str) -> None:
         """Deliver what it waits for, each event once: the life may have delivered some."""
         for event in ("early", "letter"):
-            while f"event event {event}" not in (await self.scheduler.get(name)).waiting_for:
+            while f"event {event}" not in (await self.scheduler.get(name)).waiting_for:
                 await asyncio.sleep(0.05)
                 if event == "early" and await self._has(name, event):
                     break

@@ -38,6 +38,11 @@ async def jam() -> None:
     await refuse()
 
 
+@zart.durable("stall", retry=zart.RetryConfig.fixed(1, "2h"))
+async def stall() -> None:
+    raise ConnectionError("no\npower")
+
+
 @zart.step
 def press_long() -> None:
     time.sleep(60)
@@ -64,7 +69,7 @@ class Bind(zart.TaskHandler[int, int]):
         return data
 
 
-registry = zart.TaskRegistry([print_order, jam])
+registry = zart.TaskRegistry([print_order, jam, stall])
 several = [print_order, Bind]
 number = 7
 

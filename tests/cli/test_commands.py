@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from tests.cli.command import Zart
 from tests.databases import Database
@@ -40,7 +41,7 @@ def test_an_execution_is_led_from_its_schedule_to_its_result(database: Database)
         assert len(failed.stderr.splitlines()) == 1
 
     record = zart.json("status", "p-1", "--verbose")
-    assert set(record) == RECORD | {"steps"}
+    assert set(record) == RECORD | {"steps", "attempts"}
     assert (record["status"], record["output"]) == ("completed", "o-1: 42 in blue")
     assert record["input"] == {"id": "o-1", "total": 21}
     assert [(s["name"], s["outcome"], s["tries"]) for s in record["steps"]] == [
@@ -54,6 +55,24 @@ def test_an_execution_is_led_from_its_schedule_to_its_result(database: Database)
     assert "refuse: attempt 1 failed" in timeline
     assert "refuse: attempt 2 failed" in timeline
     assert "\x1b" not in timeline
+
+
+def test_why_an_execution_is_tried_again_is_shown(sqlite_database: Database) -> None:
+    """Its status tells the last error and the next try; the timeline has each attempt."""
+    zart = Zart(sqlite_database.url)
+    zart.succeed("migrate")
+    zart.succeed("schedule", "stall", "--id", "s-1")
+    with zart.worker("shop:registry"):
+        while (record := zart.json("status", "s-1"))["status"] != "waiting":
+            time.sleep(0.05)
+    [attempt] = record["attempts"]
+    assert (record["waiting_for"], record["due"]) == (["retry"], attempt["retry"])
+    assert attempt["failure"]["message"] == "no\npower"
+    for words, name in ((("status", "s-1"), "last try"), (("status", "s-1", "-v"), "the run:")):
+        [line] = [each for each in zart.succeed(*words).splitlines() if each.startswith(name)]
+        assert "attempt 1 failed at 2" in line
+        assert f"ConnectionError: no power; the next one at {attempt['retry']}" in line
+    assert f"retry until {attempt['retry']}" in zart.succeed("list")
 
 
 def test_executions_are_listed_cancelled_and_restarted(sqlite_database: Database) -> None:
@@ -75,6 +94,7 @@ def test_executions_are_listed_cancelled_and_restarted(sqlite_database: Database
     plain = zart.succeed("list").splitlines()
     assert plain[0].split() == ["id", "task", "status", "created", "took", "note"]
     assert plain[2].split()[:3] == [long_id, "print", "waiting"]
+    assert f"start until {listed[1]['due']}" in plain[2]
 
     assert zart.json("cancel", long_id)["status"] == "cancelled"
     waited = zart("wait", long_id)

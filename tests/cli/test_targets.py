@@ -20,14 +20,14 @@ def _in_the_shop(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("target", "names"),
     [
-        ("shop:registry", {"print", "jam"}),
+        ("shop:registry", {"print", "jam", "stall"}),
         ("shop:several", {"print", "bind"}),
         ("shop:print_order", {"print"}),
         ("shop:Bind", {"bind"}),
         ("shop:press", {"step press"}),
         (
             "shop",
-            {"print", "jam", "long", "stubborn", "bind", "block", "brief", "who"}
+            {"print", "jam", "long", "stubborn", "bind", "block", "brief", "who", "stall"}
             | {"step press", "step refuse", "step press_long"},
         ),
     ],

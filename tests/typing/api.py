@@ -281,6 +281,7 @@ async def scheduling(scheduler: zart.DurableScheduler) -> None:
 async def looking(scheduler: zart.DurableScheduler) -> None:
     assert_type(await scheduler.timeline("order-1"), Sequence[zart.StepRecord])
     assert_type(await scheduler.workers(), Sequence[zart.WorkerRecord])
+    assert_type(await scheduler.attempts("o-1", run=1), Sequence[zart.Attempt])
     findings = await scheduler.doctor()
     assert_type(findings, Sequence[zart.Finding])
     assert_type(findings[0].level, zart.FindingLevel)

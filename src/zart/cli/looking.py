@@ -12,13 +12,15 @@ from zart.cli.command import Cli, command
 from zart.cli.output import STYLES, Cell, Output, length
 from zart.cli.records import (
     as_record,
+    attempt_as_record,
     attempt_lines,
+    attempt_text,
+    next_attempt,
     step_as_record,
     step_cells,
     value_text,
-    waits_of,
 )
-from zart.models import Execution, Status, StepRecord
+from zart.models import Attempt, Execution, Status, StepRecord
 
 __all__ = ["add_to"]
 
@@ -50,7 +52,7 @@ def _row(out: Output, execution: Execution) -> list[Cell]:
         _status(execution),
         _created(out, execution),
         length(_took(execution)),
-        _remark(execution),
+        _remark(out, execution),
     ]
 
 
@@ -74,10 +76,11 @@ def _took(execution: Execution) -> timedelta | None:
     return (execution.finished or _now()) - execution.started
 
 
-def _remark(execution: Execution) -> Cell:
+def _remark(out: Output, execution: Execution) -> Cell:
     if execution.failure is not None:
         return f"{execution.failure.type}: {execution.failure.message}", "red"
-    return ", ".join(waits_of(execution)), "yellow"
+    until = f" until {out.moment(execution.due)}" if execution.due else ""
+    return f"{', '.join(execution.waiting_for)}{until}", "yellow"
 
 
 async def status(
@@ -89,33 +92,38 @@ async def status(
         bool, typer.Option("--verbose", "-v", help="Show the timeline: each step and attempt.")
     ] = False,
 ) -> None:
-    """Show how an execution stands."""
+    """Show how an execution stands, and why it is tried again."""
     async with cli.scheduler() as scheduler:
         execution = await scheduler.get(id)
+        attempts = await scheduler.attempts(id, run=execution.run)
         steps = list(await scheduler.timeline(id, run=execution.run)) if verbose else None
     if cli.out.as_json:
         record = as_record(execution)
+        record["attempts"] = [attempt_as_record(attempt) for attempt in attempts]
         if steps is not None:
             record["steps"] = [step_as_record(step) for step in steps]
         cli.out.json(record)
         return
-    cli.out.facts(_facts(cli.out, execution))
+    cli.out.facts(_facts(cli.out, execution, attempts))
     if steps is not None:
-        _timeline(cli.out, execution, steps)
+        _timeline(cli.out, execution, steps, attempts)
 
 
-def _facts(out: Output, execution: Execution) -> list[tuple[str, Cell]]:
+def _facts(
+    out: Output, execution: Execution, attempts: Sequence[Attempt]
+) -> list[tuple[str, Cell]]:
     facts: list[tuple[str, Cell | None]] = [
         ("id", (execution.id, "bold")),
         ("task", execution.task),
         ("status", _status(execution)),
-        ("waits for", _joined(waits_of(execution))),
+        ("waits for", _joined(execution.waiting_for)),
         ("until", out.moment(execution.due) if execution.due else None),
         ("worker", execution.worker),
         ("queue", execution.queue),
         ("priority", str(execution.priority) if execution.priority else None),
         ("parent", execution.parent),
         ("run", f"{execution.run}, attempt {execution.attempt}{_crashes(execution)}"),
+        ("last try", _last(out, execution, attempts)),
         ("created", out.moment(execution.created)),
         ("started", out.moment(execution.started) if execution.started else None),
         ("finished", _finished(out, execution)),
@@ -124,6 +132,14 @@ def _facts(out: Output, execution: Execution) -> list[tuple[str, Cell]]:
         ("failure", _failure(execution)),
     ]
     return [(name, cell) for name, cell in facts if cell is not None]
+
+
+def _last(out: Output, execution: Execution, attempts: Sequence[Attempt]) -> Cell | None:
+    """Why the run is being tried again, and when; of one that failed its failure tells."""
+    if not attempts or execution.failure is not None:
+        return None
+    again = next_attempt(out, attempts[-1]) if "retry" in execution.waiting_for else ""
+    return f"{attempt_text(out, attempts[-1])}{again}", "red"
 
 
 def _joined(words: Sequence[str]) -> Cell | None:
@@ -151,15 +167,24 @@ def _failure(execution: Execution) -> Cell | None:
     return f"{failure.type}: {failure.message}{where}", "red"
 
 
-def _timeline(out: Output, execution: Execution, steps: Sequence[StepRecord]) -> None:
+def _timeline(
+    out: Output,
+    execution: Execution,
+    steps: Sequence[StepRecord],
+    attempts: Sequence[Attempt],
+) -> None:
     out.line()
-    if not steps:
+    if steps:
+        begun = execution.started
+        titles: list[Any] = ["step", "kind", "outcome", "began>", "took>", "tries>", "value"]
+        out.table(titles, [step_cells(out, step, begun) for step in steps])
+    else:
         out.line("no step has been recorded yet", style="dim")
-        return
-    begun = execution.started
-    titles: list[Any] = ["step", "kind", "outcome", "began>", "took>", "tries>", "value"]
-    out.table(titles, [step_cells(out, step, begun) for step in steps])
-    failed = [line for step in steps for line in attempt_lines(step)]
+    failed: list[str] = []
+    for step in steps:
+        goes_on = step.outcome is None and not execution.status.finished
+        failed += attempt_lines(out, step.attempts, goes_on=goes_on)
+    failed += attempt_lines(out, attempts, goes_on="retry" in execution.waiting_for)
     if failed:
         out.line()
     for line in failed:

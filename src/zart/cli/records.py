@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,13 +13,15 @@ from zart.models import Attempt, Execution, Failure, Outcome, StepRecord
 
 __all__ = [
     "as_record",
+    "attempt_as_record",
     "attempt_lines",
+    "attempt_text",
+    "next_attempt",
     "seconds_of",
     "step_as_record",
     "step_cells",
     "step_label",
     "value_text",
-    "waits_of",
 ]
 
 
@@ -39,7 +41,7 @@ def as_record(execution: Execution) -> dict[str, Any]:
         "priority": execution.priority,
         "worker": execution.worker,
         "parent": execution.parent,
-        "waiting_for": waits_of(execution),
+        "waiting_for": execution.waiting_for,
         "created": execution.created,
         "started": execution.started,
         "finished": execution.finished,
@@ -61,17 +63,19 @@ def step_as_record(step: StepRecord) -> dict[str, Any]:
         "due": step.due,
         "seconds": seconds_of(step),
         "tries": tries(step),
-        "attempts": [_attempt(attempt) for attempt in step.attempts],
+        "attempts": [attempt_as_record(attempt) for attempt in step.attempts],
     }
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def attempt_as_record(attempt: Attempt) -> dict[str, Any]:
+    """A failed attempt with stable keys."""
     return {
         "attempt": attempt.attempt,
         "run_attempt": attempt.run_attempt,
         "failure": _failure(attempt.failure),
         "started": attempt.started,
         "failed": attempt.failed,
+        "retry": attempt.retry,
     }
 
 
@@ -92,11 +96,6 @@ def _raw(text: str | None) -> msgspec.Raw | None:
     return None if text is None else msgspec.Raw(text.encode())
 
 
-def waits_of(execution: Execution) -> list[str]:
-    """What an execution waits for; a name that begins with its kind does not say it twice."""
-    return [re.sub(r"^(\w+) \1\b", r"\1", wait) for wait in execution.waiting_for]
-
-
 def value_text(text: str | None) -> str:
     """A stored value as a person or a shell wants it: a JSON string without its quotes."""
     if text is None:
@@ -109,7 +108,8 @@ def value_text(text: str | None) -> str:
 def tries(step: StepRecord) -> int:
     """How many attempts a step is known to have had.
 
-    Failed attempts are kept one by one, except a first one that was the last as well.
+    Those that failed are kept one by one. None is kept of one that was cut off: by a cancellation,
+    or by the end of its worker.
     """
     if step.outcome is Outcome.OK:
         return len(step.attempts) + 1
@@ -158,14 +158,29 @@ def _shown(out: Output, step: StepRecord) -> Cell:
     return text
 
 
-def attempt_lines(step: StepRecord) -> list[str]:
-    """A line for each failed attempt of a step."""
+def attempt_lines(out: Output, attempts: Sequence[Attempt], *, goes_on: bool) -> list[str]:
+    """A line for each failed attempt at a step or a run; ``goes_on`` when it has no outcome yet."""
     lines: list[str] = []
-    for attempt in step.attempts:
-        took = ""
-        if attempt.started is not None and attempt.failed is not None:
-            took = f" after {length(attempt.failed - attempt.started)}"
-        cause = f"{attempt.failure.type}: {attempt.failure.message}"
-        again = f" (attempt {attempt.run_attempt} of the run)" if attempt.run_attempt > 1 else ""
-        lines.append(f"{step.name}: attempt {attempt.attempt} failed{took}{again}: {cause}")
-    return [printable(line).replace("\n", " ") for line in lines]
+    for attempt in attempts:
+        line = f"{attempt.step or 'the run'}: {attempt_text(out, attempt)}"
+        if goes_on and attempt is attempts[-1]:
+            line += next_attempt(out, attempt)
+        lines.append(line)
+    return lines
+
+
+def attempt_text(out: Output, attempt: Attempt) -> str:
+    """A failed attempt in one line: which, when, how long it took, and why it failed."""
+    took = again = ""
+    if attempt.started is not None and attempt.failed is not None:
+        took = f" at {out.moment(attempt.failed)} after {length(attempt.failed - attempt.started)}"
+    if attempt.run_attempt > 1 and attempt.run_attempt != attempt.attempt:
+        again = f" (attempt {attempt.run_attempt} of the run)"
+    cause = f"{attempt.failure.type}: {attempt.failure.message}"
+    line = f"attempt {attempt.attempt} failed{took}{again}: {cause}"
+    return printable(line).replace("\n", " ")
+
+
+def next_attempt(out: Output, attempt: Attempt) -> str:
+    """What to add about the attempt that follows."""
+    return "" if attempt.retry is None else f"; the next one at {out.moment(attempt.retry)}"

@@ -252,6 +252,7 @@ class HandlerRun:
         deadline = None if failed is not None else self._deadline_at()
         if deadline is not None and due >= deadline:
             late = self._timeout_failure(failure)
+            attempt_row = self._attempt_row(run, failure, 0, failing=False)
             return self._settle(run, late, (attempt_row,), failing=False)
         again = set(failed_steps(error)) | run.cut_offs.left
         # A distributed step counts its attempts by itself: a new life begins at the first again.

@@ -30,7 +30,7 @@ from zart.errors import (
     UnknownTaskError,
     WaitTimedOutError,
 )
-from zart.models import Execution, Status, StepRecord, TaskDefinition, as_microseconds
+from zart.models import Attempt, Execution, Status, StepRecord, TaskDefinition, as_microseconds
 from zart.scheduler.entries import Delivery, NewExecution
 from zart.scheduler.findings import Finding
 from zart.scheduler.intake import Intake
@@ -550,17 +550,40 @@ class DurableScheduler:
         """The steps of an execution's run, the current one unless said otherwise, in order.
 
         Each has its outcome, its value or failure, its times and its failed attempts; a step that
-        is tried for the first time has no line yet. A run that never was has none. Raises
-        `ExecutionNotFoundError`.
+        is tried for the first time has no line yet. What failed outside of any step is told by
+        `attempts`. Raises `ExecutionNotFoundError`, also for a run that never was.
 
         ::
 
             for step in await scheduler.timeline("order-1"):
                 print(step.name, step.outcome, step.value)
         """
-        current = await self.get(execution_id)
-        number = run or current.run
-        return await self.backend.timeline(execution_id, number)
+        return await self.backend.timeline(execution_id, await self._run_of(execution_id, run))
+
+    async def attempts(self, execution_id: str, *, run: int | None = None) -> Sequence[Attempt]:
+        """The failed attempts at an execution's run, the current one unless said otherwise.
+
+        Each says what left the handler, when, and in ``retry`` when the next attempt was to be
+        made: why an execution is tried again, and when. Those at its steps stand in `timeline`.
+        Raises `ExecutionNotFoundError`, also for a run that never was.
+
+        ::
+
+            for attempt in await scheduler.attempts("order-1"):
+                print(attempt.failed, attempt.failure.message, attempt.retry)
+        """
+        return await self.backend.attempts(execution_id, await self._run_of(execution_id, run))
+
+    async def _run_of(self, execution_id: str, run: int | None) -> int:
+        current = (await self.get(execution_id)).run
+        if run is None:
+            return current
+        if not 1 <= run <= current:
+            raise ExecutionNotFoundError(
+                f"execution {execution_id!r} has no run {run}: its runs are numbered from 1,"
+                f" and {current} is the current one"
+            )
+        return run
 
     async def workers(self) -> Sequence[WorkerRecord]:
         """The workers that are entered: those that live, and those whose death nobody has seen yet.

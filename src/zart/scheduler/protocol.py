@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from zart.clock import DatabaseClock
-from zart.models import Claim, Claimed, ClaimedTask, Execution, Recorded, StepRecord
+from zart.models import Attempt, Claim, Claimed, ClaimedTask, Execution, Recorded, StepRecord
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
 from zart.scheduler.findings import Finding
 from zart.scheduler.sql.database import Hints, Session
@@ -173,6 +173,10 @@ class Scheduler(Protocol):
 
     async def timeline(self, execution_id: str, run: int) -> builtins.list[StepRecord]:
         """A run's steps in the order they were begun, with failed attempts; none is no error."""
+        ...
+
+    async def attempts(self, execution_id: str, run: int) -> builtins.list[Attempt]:
+        """The failed attempts at a run itself, the first first; none is no error."""
         ...
 
     async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:

@@ -10,7 +10,16 @@ from typing import Any, TypeVar, cast
 
 from zart.clock import DatabaseClock
 from zart.errors import ExecutionExistsError
-from zart.models import Claim, Claimed, ClaimedTask, Execution, Recorded, StepRecord, new_stride
+from zart.models import (
+    Attempt,
+    Claim,
+    Claimed,
+    ClaimedTask,
+    Execution,
+    Recorded,
+    StepRecord,
+    new_stride,
+)
 from zart.scheduler.entries import Delivery, Entry, NewExecution, Receipt, StepRow
 from zart.scheduler.findings import Finding
 from zart.scheduler.protocol import LeaseSession
@@ -280,6 +289,9 @@ class SqlEngine:
 
     async def timeline(self, execution_id: str, run: int) -> builtins.list[StepRecord]:
         return await self.database.read(lambda tx: read.timeline(tx, execution_id, run))
+
+    async def attempts(self, execution_id: str, run: int) -> builtins.list[Attempt]:
+        return await self.database.read(lambda tx: read.attempts(tx, execution_id, run))
 
     async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         return await self.database.read(lambda tx: read.results(tx, ids))

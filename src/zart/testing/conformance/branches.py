@@ -157,7 +157,8 @@ class TestBranches:
             await eventually(lambda: is_idle(worker))
             await handle.offer_event("news", "came")
             await eventually(
-                lambda: scheduler.get(handle.id), is_true=lambda e: len(e.waiting_for) == 1
+                lambda: scheduler.get(handle.id),
+                is_true=lambda e: e.waiting_for == ("sleep", "retry flaky"),
             )
             await pass_time(scheduler, "6h")
             await eventually(lambda: _called(calls, 2))

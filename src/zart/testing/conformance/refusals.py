@@ -78,6 +78,7 @@ PLACES: dict[str, Call] = {
     "wait": lambda s, bad: s.wait(bad, timeout="2s"),
     "timeline": lambda s, bad: s.timeline(bad),
     "timeline of a run": lambda s, bad: s.timeline(bad, run=1),
+    "attempts": lambda s, bad: s.attempts(bad),
 }
 
 UNFIT: dict[str, tuple[Call, str]] = {
@@ -140,6 +141,7 @@ UNKNOWN: dict[str, Call] = {
     "wait": lambda s, i: s.wait(i, timeout="5s"),
     "timeline": lambda s, i: s.timeline(i),
     "timeline of a run": lambda s, i: s.timeline(i, run=1),
+    "attempts": lambda s, i: s.attempts(i),
     "a handle's result": lambda s, i: s.handle(i).result(timeout="5s"),
 }
 
@@ -291,6 +293,17 @@ class TestRefusals:
                     await call(scheduler, "nobody")
                 assert "'nobody'" in str(refused.value), name
             assert await all_rows(scheduler) == before
+
+    @pytest.mark.parametrize("run", [0, -1, 3, 99])
+    async def test_a_run_that_never_was(self, backend: Backend, run: int) -> None:
+        """Its timeline and attempts are an error that says which runs there are."""
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule("order", None)
+            assert await scheduler.restart(handle.id) == 2
+            for look in (scheduler.timeline, scheduler.attempts):
+                assert await look(handle.id, run=1) == await look(handle.id, run=2) == []
+                with pytest.raises(zart.ExecutionNotFoundError, match=f"no run {run}: .* 2 is"):
+                    await look(handle.id, run=run)
 
     @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
     async def test_a_finished_execution(self, backend: Backend, end: str) -> None:

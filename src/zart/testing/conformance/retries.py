@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -584,3 +585,68 @@ class TestExecutionRetries:
                     assert (failed.value.step, failed.value.step_type) == ends[-1][1:]
             assert ends == [ENDS[how]] * 2
             assert [(f.type, f.step, f.step_type) for f in told] == ends
+
+    @guarantee(5, 7)
+    async def test_why_it_is_tried_again_and_when_can_be_seen(self, backend: Backend) -> None:
+        """A run's own failed attempts are told with error, time and the time of the next one."""
+
+        @zart.durable("stalls", retry=zart.RetryConfig.fixed(1, "10h"))
+        async def workflow() -> None:
+            raise ConnectionError(f"no {zart.context().attempt}")
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            await waits(scheduler, handle.id)
+            execution, [first] = await handle.get(), await scheduler.attempts(handle.id)
+            assert (execution.waiting_for, execution.due) == (("retry",), first.retry)
+            assert (first.step, first.attempt, first.failure.message) == ("", 1, "no 1")
+            assert first.failed is not None
+            assert first.retry is not None
+            assert timedelta(hours=9) < first.retry - first.failed < timedelta(hours=11)
+            assert await scheduler.timeline(handle.id) == []
+
+            await pass_time(scheduler, "11h")
+            await scheduler.wait(handle.id, "10s")
+            made = await scheduler.attempts(handle.id)
+            assert [a.failure.message for a in made] == ["no 1", "no 2"]
+            assert made[1].retry is None
+
+            assert await scheduler.restart(handle.id) == 2
+            await waits(scheduler, handle.id)
+            assert len(await scheduler.attempts(handle.id)) == 1
+            assert len(await scheduler.attempts(handle.id, run=1)) == 2
+
+    @guarantee(5)
+    @pytest.mark.parametrize("where", ["here", "elsewhere"])
+    async def test_a_step_that_will_be_tried_again_is_told(
+        self, backend: Backend, where: str
+    ) -> None:
+        """It comes after the steps before it, with its attempt, until when it waits."""
+
+        @zart.step(retry=TEN_HOURS)
+        async def flaky() -> None:
+            raise ConnectionError("no line")
+
+        @zart.durable("told-step")
+        async def workflow() -> None:
+            await zart.now()
+            if where == "here":
+                await flaky()
+            else:
+                await zart.schedule_step("flaky", flaky)
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow, flaky):
+            handle = await scheduler.schedule(workflow)
+            await eventually(lambda: _has_waited(scheduler, handle.id))
+            before, step = await scheduler.timeline(handle.id)
+            assert (step.name, step.outcome, len(step.attempts)) == ("flaky", None, 1)
+            assert step.position > before.position
+            assert step.due == step.attempts[0].retry is not None
+            waiting_for = "retry flaky" if where == "here" else "distributed flaky"
+            assert (await handle.get()).waiting_for == (waiting_for,)
+
+
+async def _has_waited(scheduler: DurableScheduler, id: str) -> bool:
+    """True when the execution waits and a step of it has failed."""
+    steps = await scheduler.timeline(id)
+    return await is_waiting(scheduler, id) and any(step.attempts for step in steps)

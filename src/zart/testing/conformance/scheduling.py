@@ -161,6 +161,7 @@ class TestScheduling:
             assert await known.result(timeout="10s") == 2
             waiting = await handle.get()
             assert waiting.status == "waiting"
+            assert waiting.waiting_for == ("start",)
             assert waiting.due is not None
             assert abs(waiting.due - moment) < timedelta(minutes=2)
             await pass_time(scheduler, "3h")

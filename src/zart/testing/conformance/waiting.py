@@ -88,7 +88,7 @@ class TestSleepers:
         async with open_scheduler(backend) as scheduler, working(scheduler, nap):
             handle = await scheduler.schedule(nap)
             execution = await suspended(scheduler, handle.id)
-            assert execution.waiting_for == ("sleep sleep",)
+            assert execution.waiting_for == ("sleep",)
             assert execution.worker is None
             assert execution.due is not None
             assert execution.started is not None
@@ -263,7 +263,7 @@ class TestEvents:
             await handle.offer_event("news", "2")
             async with working(scheduler, three_events):
                 waiting = await suspended(scheduler, handle.id)
-                assert waiting.waiting_for == ("event event news#3",)
+                assert waiting.waiting_for == ("event news#3",)
                 await handle.offer_event("news", "3")
                 assert await handle.result("5s") == ["1", "2", "3"]
 

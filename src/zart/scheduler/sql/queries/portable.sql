@@ -316,15 +316,28 @@ FROM {rows entries: id text, run int} AS r
 WHERE s.outcome IS NULL AND s.kind <> 'loop'
 ORDER BY s.execution_id, s.position;
 
+-- name: open_retries
+-- What is to be tried again, at a later time: steps, and with an empty name the run itself.
+SELECT a.execution_id, a.step
+FROM {rows entries: id text, run int} AS r
+{join} {step_attempts} a ON a.execution_id = r.id AND a.run = r.run
+WHERE a.retry_at > {now}
+ORDER BY a.execution_id, a.step;
+
 -- name: timeline_steps
 SELECT name, kind, run, position, outcome, value, started_at, finished_at, due_at
 FROM {steps} WHERE execution_id = :execution_id AND run = :run
 ORDER BY position, name;
 
 -- name: timeline_attempts
-SELECT step, run_attempt, attempt, error, started_at, failed_at
-FROM {step_attempts} WHERE execution_id = :execution_id AND run = :run
+SELECT step, run_attempt, attempt, error, started_at, failed_at, retry_at
+FROM {step_attempts} WHERE execution_id = :execution_id AND run = :run AND step <> ''
 ORDER BY step, run_attempt, attempt;
+
+-- name: run_attempts
+SELECT step, run_attempt, attempt, error, started_at, failed_at, retry_at
+FROM {step_attempts} WHERE execution_id = :execution_id AND run = :run AND step = ''
+ORDER BY run_attempt, attempt;
 
 -- name: results
 SELECT e.id, e.status, e.output, e.failure

@@ -10,7 +10,7 @@ import msgspec
 from zart.models import Attempt, Execution, Failure, Outcome, Status, StepRecord, as_datetime
 from zart.scheduler.sql.transaction import Row, Transaction
 
-__all__ = ["executions", "get", "results", "timeline"]
+__all__ = ["attempts", "executions", "get", "results", "timeline"]
 
 
 def failure(text: str | None) -> Failure | None:
@@ -52,12 +52,26 @@ def _execution(row: Row, waits: tuple[str, ...]) -> Execution:
 
 
 async def _with_waits(tx: Transaction, rows: list[Row]) -> list[Execution]:
-    waiting = [(row[0], row[7]) for row in rows if _status(row) is Status.WAITING]
-    waits: dict[str, list[str]] = {}
+    waiting = [row for row in rows if _status(row) is Status.WAITING]
+    waits: dict[str, dict[str, str]] = {row[0]: {} for row in waiting}
     if waiting:
-        for execution_id, kind, name in await tx.fetch("open_waits", entries=sorted(waiting)):
-            waits.setdefault(execution_id, []).append(f"{kind} {name}")
-    return [_execution(row, tuple(waits.get(row[0], ()))) for row in rows]
+        keys = sorted((row[0], row[7]) for row in waiting)
+        for execution_id, kind, name in await tx.fetch("open_waits", entries=keys):
+            waits[execution_id][name] = _wait(kind, name)
+        for execution_id, name in await tx.fetch("open_retries", entries=keys):
+            waits[execution_id].setdefault(name, f"retry {name}".rstrip())
+    for row in waiting:
+        if not waits[row[0]] and row[16] is not None:
+            waits[row[0]][""] = "start" if row[14] is None else "retry"
+    return [_execution(row, tuple(waits.get(row[0], {}).values())) for row in rows]
+
+
+def _wait(kind: str, name: str) -> str:
+    """Kind and name of an open record; a name that says its kind already does for both."""
+    for part in name.split("/"):
+        if part == kind or part.startswith((f"{kind} ", f"{kind}#")):
+            return name
+    return f"{kind} {name}"
 
 
 async def get(tx: Transaction, ids: Sequence[str]) -> list[Execution]:
@@ -90,36 +104,51 @@ async def timeline(tx: Transaction, execution_id: str, run: int) -> list[StepRec
     """A run's steps in the order they were begun, each with its failed attempts."""
     tries: dict[str, list[Attempt]] = {}
     for row in await tx.fetch("timeline_attempts", execution_id=execution_id, run=run):
-        error = failure(row[3])
-        assert error is not None
-        tries.setdefault(row[0], []).append(
-            Attempt(
-                step=row[0],
-                run_attempt=row[1],
-                attempt=row[2],
-                failure=error,
-                started=as_datetime(row[4]),
-                failed=as_datetime(row[5]),
-            )
-        )
+        tries.setdefault(row[0], []).append(_attempt(row))
     rows = await tx.fetch("timeline_steps", execution_id=execution_id, run=run)
     steps = [_step(row, tuple(tries.pop(row[0], ()))) for row in rows]
     # A step that waits for its next attempt has no row of its own yet.
-    return steps + [_retrying(run, name, tuple(made)) for name, made in tries.items() if name]
+    rest = sorted(tries.items(), key=lambda each: (str(each[1][0].started), each[0]))
+    last = max((step.position for step in steps), default=0)
+    for position, (name, made) in enumerate(rest, last + 1):
+        steps.append(_retrying(run, name, position, tuple(made)))
+    return steps
 
 
-def _retrying(run: int, name: str, attempts: tuple[Attempt, ...]) -> StepRecord:
+async def attempts(tx: Transaction, execution_id: str, run: int) -> list[Attempt]:
+    """The failed attempts at a run itself."""
+    rows = await tx.fetch("run_attempts", execution_id=execution_id, run=run)
+    return [_attempt(row) for row in rows]
+
+
+def _attempt(row: Row) -> Attempt:
+    error = failure(row[3])
+    assert error is not None
+    # The last one has no time after its start: there was to be no other.
+    again = row[6] > (row[4] or 0)
+    return Attempt(
+        step=row[0],
+        run_attempt=row[1],
+        attempt=row[2],
+        failure=error,
+        started=as_datetime(row[4]),
+        failed=as_datetime(row[5]),
+        retry=as_datetime(row[6]) if again else None,
+    )
+
+
+def _retrying(run: int, name: str, position: int, attempts: tuple[Attempt, ...]) -> StepRecord:
     return StepRecord(
         name=name,
         kind="step",
         run=run,
-        position=0,
+        position=position,
         outcome=None,
         value=None,
         failure=None,
         started=attempts[0].started,
         finished=None,
-        due=None,
+        due=attempts[-1].retry,
         attempts=attempts,
     )
 
@@ -127,6 +156,9 @@ def _retrying(run: int, name: str, attempts: tuple[Attempt, ...]) -> StepRecord:
 def _step(row: Row, attempts: tuple[Attempt, ...]) -> StepRecord:
     outcome = None if row[4] is None else Outcome(row[4])
     failed = outcome not in (None, Outcome.OK) and row[5] is not None
+    due = as_datetime(row[8])
+    if outcome is None and due is None and attempts:
+        due = attempts[-1].retry
     return StepRecord(
         name=row[0],
         kind=row[1],
@@ -137,6 +169,6 @@ def _step(row: Row, attempts: tuple[Attempt, ...]) -> StepRecord:
         failure=failure(row[5]) if failed else None,
         started=as_datetime(row[6]),
         finished=as_datetime(row[7]),
-        due=as_datetime(row[8]),
+        due=due,
         attempts=attempts,
     )
