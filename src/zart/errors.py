@@ -248,7 +248,11 @@ class PayloadTooLargeError(PayloadError):
 
 
 class ExecutionNotFoundError(SchedulerError):
-    """No execution has this id: check the id, the URL and the table prefix."""
+    """No execution has this id, or it has no such run: check the id, the URL and the table prefix.
+
+    One that was scheduled in a transaction of yours, by ``connection=``, exists once you have
+    committed.
+    """
 
 
 class ExecutionExistsError(SchedulerError):
@@ -292,7 +296,11 @@ class ExecutionFailedError(SchedulerError):
 
 
 class ExecutionCancelledError(SchedulerError):
-    """The execution was cancelled, so it has no result."""
+    """The execution, ``execution_id``, was cancelled, so it has no result."""
+
+    def __init__(self, text: str, *, execution_id: str) -> None:
+        super().__init__(text)
+        self.execution_id = execution_id
 
 
 class WaitTimedOutError(SchedulerError, TimeoutError):

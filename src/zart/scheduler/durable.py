@@ -116,13 +116,14 @@ class Handle(Generic[O_co]):
         """The execution as it stands now; raises `ExecutionNotFoundError`."""
         return await self._scheduler.get(self.id)
 
-    async def offer_event(self, name: str, payload: Any = None) -> None:
+    async def offer_event(self, name: str, payload: Any = None, *, type: Any = None) -> None:
         """Deliver an event to the execution, before, while or after it waits for it.
 
-        Raises `ExecutionNotFoundError`, `ExecutionFinishedError`, `PayloadError`, as
+        ``type`` declares the payload's type where its class does not tell. Raises
+        `ExecutionNotFoundError`, `ExecutionFinishedError`, `PayloadError`, as
         `DurableScheduler.offer_event` does.
         """
-        await self._scheduler.offer_event(self.id, name, payload)
+        await self._scheduler.offer_event(self.id, name, payload, type=type)
 
     async def cancel(self) -> None:
         """End the execution as cancelled, as `DurableScheduler.cancel` does.
@@ -648,7 +649,9 @@ class DurableScheduler:
             except DecodeError as misfit:
                 raise DecodeError(f"the result of execution {execution_id!r}: {misfit}") from misfit
         if status == Status.CANCELLED:
-            raise ExecutionCancelledError(f"execution {execution_id!r} was cancelled")
+            raise ExecutionCancelledError(
+                f"execution {execution_id!r} was cancelled", execution_id=execution_id
+            )
         cause = failure(error)
         assert cause is not None
         raise ExecutionFailedError(
@@ -687,7 +690,7 @@ class DurableScheduler:
 def _not_found(execution_id: str) -> ExecutionNotFoundError:
     return ExecutionNotFoundError(
         f"no execution {execution_id!r} in this database: check the id, the URL and the table"
-        " prefix"
+        " prefix; what was scheduled with `connection=` is there once you have committed"
     )
 
 

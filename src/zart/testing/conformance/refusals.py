@@ -99,6 +99,7 @@ UNFIT: dict[str, tuple[Call, str]] = {
     "a value that holds itself": (lambda s, _: s.schedule("x", _endless()), "holds itself"),
     "an event's payload": (lambda s, _: s.offer_event("live", "e", object()), "'e'"),
     "an event of another type": (lambda s, _: s.offer_event("live", "e", "x", type=int), "int"),
+    "a handle's event": (lambda s, _: s.handle("live").offer_event("e", "x", type=int), "int"),
 }
 
 ODD: dict[str, tuple[Call, type[Exception], str]] = {

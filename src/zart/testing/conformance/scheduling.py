@@ -193,8 +193,9 @@ class TestCancel:
                 execution = await handle.get()
                 assert execution.status == "cancelled"
                 assert execution.finished is not None
-                with pytest.raises(zart.ExecutionCancelledError):
+                with pytest.raises(zart.ExecutionCancelledError) as cancelled:
                     await handle.result(timeout="5s")
+                assert cancelled.value.execution_id == handle.id
             assert await count_rows(scheduler, "tasks") == 0
 
     @guarantee(23)

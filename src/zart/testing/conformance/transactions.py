@@ -249,6 +249,8 @@ class TestTransactions:
             async with database_of(scheduler).own_transaction(1) as (_, connection):
                 await on_driver(connection, "INSERT INTO ledger (amount) VALUES (5)")
                 handle = await scheduler.schedule(joined, 5, id="j", connection=connection)
+                with pytest.raises(zart.ExecutionNotFoundError, match="once you have committed"):
+                    await handle.result(timeout="5s")
             assert await handle.result(timeout="10s") == 5
             assert await ledger(scheduler) == [5]
 
