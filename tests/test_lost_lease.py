@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -173,7 +174,7 @@ async def test_a_clock_set_forward_just_before_a_worker_starts_kills_nobody(
         await scheduler.migrate()
         async with working(scheduler, untimely, config=times) as living:
             name = living.id
-            started = (await scheduler.workers())[0].beat_at
+            started = (await scheduler.workers())[0].beat
             beaten = await eventually(
                 lambda: _beat_of(scheduler, name), is_true=lambda beat: beat > started
             )
@@ -195,9 +196,10 @@ async def _entered(scheduler: zart.DurableScheduler) -> set[str]:
     return {row.id for row in await scheduler.workers()}
 
 
-async def _beat_of(scheduler: zart.DurableScheduler, worker: str) -> int:
+async def _beat_of(scheduler: zart.DurableScheduler, worker: str) -> datetime:
     """When a worker last beat; one that has been struck out never did."""
-    return next((row.beat_at for row in await scheduler.workers() if row.id == worker), 0)
+    never = datetime.min.replace(tzinfo=UTC)
+    return next((row.beat for row in await scheduler.workers() if row.id == worker), never)
 
 
 def _hear_late(worker: Any, heard: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,18 @@ async def test_stopping_twice_and_stopping_one_that_never_started_is_no_error(
         other = zart.Worker(scheduler, [errand], _config())
         async with other:
             await asyncio.gather(other.stop(), other.stop())
+
+
+async def test_a_worker_is_told_with_its_times(database: Database) -> None:
+    """Who is entered, with how many slots, and since when: times are aware datetimes."""
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        async with zart.Worker(scheduler, [errand], zart.WorkerConfig(concurrency=7)) as worker:
+            [record] = await scheduler.workers()
+        assert (record.id, record.process, record.concurrency) == (worker.id, os.getpid(), 7)
+        assert record.started <= record.beat <= record.seen < record.expires
+        assert not record.expired
+        assert abs(record.seen - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

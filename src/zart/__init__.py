@@ -45,7 +45,16 @@ from zart.execution.loop import DurableLoop
 from zart.execution.registry import TaskRegistry
 from zart.execution.retry import RetryConfig
 from zart.execution.worker import Worker
-from zart.models import Attempt, Execution, Failure, Outcome, Status, StepRecord, TaskDefinition
+from zart.models import (
+    Attempt,
+    Execution,
+    Failure,
+    Outcome,
+    Status,
+    StepRecord,
+    TaskDefinition,
+    WorkerRecord,
+)
 from zart.scheduler.config import WorkerConfig
 from zart.scheduler.connect import (
     Connecting,
@@ -57,7 +66,6 @@ from zart.scheduler.connect import (
 from zart.scheduler.durable import DurableScheduler, Handle
 from zart.scheduler.findings import Finding, FindingLevel
 from zart.scheduler.protocol import Scheduler
-from zart.scheduler.sql.transitions.lease import WorkerRecord
 from zart.serialization import Codec, Serializer
 
 __version__ = "0.1.0"

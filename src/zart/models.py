@@ -1,7 +1,8 @@
 """The facts that travel between the layers, as frozen data.
 
 Times are microseconds since 1970-01-01 UTC by the database's clock wherever a field ends in
-``_at``; the public records (`Execution`, `StepRecord`, `Attempt`) show them as aware datetimes.
+``_at``; the public records (`Execution`, `StepRecord`, `Attempt`, `WorkerRecord`) show them as
+aware datetimes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "Status",
     "StepRecord",
     "TaskDefinition",
+    "WorkerRecord",
     "as_datetime",
     "as_microseconds",
     "new_stride",
@@ -257,6 +259,32 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     finished: datetime | None
     due: datetime | None
     attempts: tuple[Attempt, ...] = ()
+
+
+class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as the database knows it: it lives, or has not been struck out yet.
+
+    ``process`` is its process id on ``host``, ``concurrency`` its slots. Times are aware datetimes
+    by the database's clock: it ``started``, gave its last ``beat``, its lease ``expires``, and this
+    was ``seen``. ``session_lock`` is the key of the lock by which others see its death, None where
+    there is none, ``locked`` when it was taken.
+    """
+
+    id: str
+    host: str
+    process: int
+    concurrency: int
+    session_lock: int | None
+    locked: datetime | None
+    started: datetime
+    beat: datetime
+    expires: datetime
+    seen: datetime
+
+    @property
+    def expired(self) -> bool:
+        """True when no beat came within the lease."""
+        return self.expires < self.seen
 
 
 D_contra = TypeVar("D_contra", contravariant=True)

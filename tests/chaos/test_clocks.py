@@ -147,7 +147,7 @@ async def dated(scheduler: zart.DurableScheduler, offset: str) -> bool:
     """Whether all have beaten by a clock that is so far off."""
     ahead = int(offset.removesuffix("h")) * 3600
     rows = await scheduler.workers()
-    return all(abs(row.beat_at / 1e6 - time.time() - ahead) < 600 for row in rows)
+    return all(abs(row.beat.timestamp() - time.time() - ahead) < 600 for row in rows)
 
 
 def begun(folder: Path, names: Sequence[str]) -> bool:

@@ -30,7 +30,15 @@ from zart.errors import (
     UnknownTaskError,
     WaitTimedOutError,
 )
-from zart.models import Attempt, Execution, Status, StepRecord, TaskDefinition, as_microseconds
+from zart.models import (
+    Attempt,
+    Execution,
+    Status,
+    StepRecord,
+    TaskDefinition,
+    WorkerRecord,
+    as_microseconds,
+)
 from zart.scheduler.entries import Delivery, NewExecution
 from zart.scheduler.findings import Finding
 from zart.scheduler.intake import Intake
@@ -39,7 +47,6 @@ from zart.scheduler.naming import checked, checked_priority
 from zart.scheduler.protocol import Scheduler
 from zart.scheduler.results import Results
 from zart.scheduler.sql.transitions.deliver import Answer
-from zart.scheduler.sql.transitions.lease import WorkerRecord
 from zart.scheduler.sql.transitions.read import failure
 from zart.scheduler.wakeup import FINISHED, READY, WOKEN, WakeUps
 from zart.serialization import Serializer
@@ -595,7 +602,7 @@ class DurableScheduler:
 
             slots = sum(w.concurrency for w in await scheduler.workers() if not w.expired)
         """
-        return await self.backend.workers()
+        return [row.record() for row in await self.backend.workers()]
 
     async def doctor(self) -> Sequence[Finding]:
         """Examine the database, the workers and the queue, as ``zart doctor`` does.

@@ -46,7 +46,7 @@ import msgspec
 from zart.errors import ZartError
 from zart.scheduler.protocol import LeaseSession, Scheduler
 from zart.scheduler.sql.database import LockTakenError, Session
-from zart.scheduler.sql.transitions.lease import WorkerRecord
+from zart.scheduler.sql.transitions.lease import WorkerRow
 
 __all__ = ["Lease", "LeaseTimes"]
 
@@ -378,7 +378,7 @@ class Lease:
             _log.warning("the database's clock was set by %+.1f s", self._clock_ahead - before)
             self._back_since = _clock()
 
-    def _silent(self, rows: list[WorkerRecord]) -> list[WorkerRecord]:
+    def _silent(self, rows: list[WorkerRow]) -> list[WorkerRow]:
         """Those whose lease has run out: by the database's clock, or before this one's eyes.
 
         A clock that was set back would put the end of a lease off for hours. One that was set
@@ -397,7 +397,7 @@ class Lease:
             > (beat if row.expired else (row.expires_at - row.beat_at) / 1_000_000)
         ]
 
-    async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRecord]) -> None:
+    async def _take_over_silent(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
         """Those whose lease has run out, once the server has been up for one lease."""
         if not rows or not self._back_for(self._times.lease):
             return
@@ -409,7 +409,7 @@ class Lease:
             if dead and row.session_lock is not None:
                 await line.session.forget(row.session_lock)
 
-    async def _take_over_unlocked(self, line: LeaseSession, rows: list[WorkerRecord]) -> None:
+    async def _take_over_unlocked(self, line: LeaseSession, rows: list[WorkerRow]) -> None:
         """Those whose session lock is free for the second time."""
         locks = {row.session_lock: row for row in rows if row.session_lock is not None}
         free = await self._ask(line.session.released(list(locks))) if locks else set[int]()

@@ -19,7 +19,7 @@ from zart.scheduler.findings import Finding
 from zart.scheduler.sql.database import Hints, Session
 from zart.scheduler.sql.transaction import Note
 from zart.scheduler.sql.transitions.deliver import Answer
-from zart.scheduler.sql.transitions.lease import WorkerRecord
+from zart.scheduler.sql.transitions.lease import WorkerRow
 
 __all__ = ["LeaseSession", "Scheduler"]
 
@@ -37,7 +37,7 @@ class LeaseSession(Protocol):
         """Renew the lease; False when the worker has been declared dead."""
         ...
 
-    async def workers(self) -> list[WorkerRecord]:
+    async def workers(self) -> list[WorkerRow]:
         """Every worker that is entered, whether it lives or not."""
         ...
 
@@ -186,7 +186,7 @@ class Scheduler(Protocol):
         """
         ...
 
-    async def workers(self) -> builtins.list[WorkerRecord]:
+    async def workers(self) -> builtins.list[WorkerRow]:
         """Every worker that is entered, whether it lives or not."""
         ...
 

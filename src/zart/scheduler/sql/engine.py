@@ -296,7 +296,7 @@ class SqlEngine:
     async def results(self, ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         return await self.database.read(lambda tx: read.results(tx, ids))
 
-    async def workers(self) -> builtins.list[leases.WorkerRecord]:
+    async def workers(self) -> builtins.list[leases.WorkerRow]:
         return await self.database.read(leases.workers)
 
     async def examine(self) -> builtins.list[Finding]:
@@ -347,7 +347,7 @@ class _SqlLeaseSession:
             lambda tx: leases.beat(tx, id, lease, lock, relocked=relocked)
         )
 
-    async def workers(self) -> list[leases.WorkerRecord]:
+    async def workers(self) -> list[leases.WorkerRow]:
         return await self.session.run(leases.workers)
 
     async def orphans(self) -> list[str]:

@@ -8,7 +8,7 @@ from zart.scheduler.findings import Finding
 from zart.scheduler.sql.database import Database
 from zart.scheduler.sql.doctor.check import Check, amount, fetch, graded, ok, problem, span, warning
 from zart.scheduler.sql.transaction import Row
-from zart.scheduler.sql.transitions.lease import WorkerRecord
+from zart.scheduler.sql.transitions.lease import WorkerRow
 
 __all__ = ["CHECKS"]
 
@@ -18,7 +18,7 @@ _SHOWN = 5
 
 
 async def workers(database: Database) -> Sequence[Finding]:
-    rows = [WorkerRecord(*row) for row in await fetch(database, "list_workers")]
+    rows = [WorkerRow(*row) for row in await fetch(database, "list_workers")]
     alive = [row for row in rows if not row.expired]
     findings: list[Finding] = []
     if alive:
@@ -67,7 +67,7 @@ async def queue(database: Database) -> Sequence[Finding]:
     waits = {(g[0], g[1]): max(0.0, (now - g[3]) / 1_000_000) for g in groups}
     amounts = {(g[0], g[1]): int(g[2]) for g in groups}
     alive = _Alive(
-        [WorkerRecord(*row) for row in await fetch(database, "list_workers")],
+        [WorkerRow(*row) for row in await fetch(database, "list_workers")],
         await fetch(database, "doctor_running"),
     )
     slots = alive.slots
@@ -99,7 +99,7 @@ async def queue(database: Database) -> Sequence[Finding]:
 class _Alive:
     """The workers that are alive, and what they are running."""
 
-    def __init__(self, rows: Sequence[WorkerRecord], running: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[WorkerRow], running: Sequence[Row]) -> None:
         self._free = {row.id: row.concurrency for row in rows if not row.expired}
         self.slots = sum(self._free.values())
         self._running = {(row[1], row[2]) for row in running if row[0] in self._free}

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import msgspec
 
-from zart.models import Claim
+from zart.models import Claim, WorkerRecord, as_datetime
 from zart.scheduler.sql.transaction import Transaction
 
-__all__ = ["WorkerRecord", "beat", "give_back", "orphans", "register", "take_over", "workers"]
+__all__ = ["WorkerRow", "beat", "give_back", "orphans", "register", "take_over", "workers"]
 
 _BATCH = 500
 """Tasks that are taken over in one transaction."""
 
 
-class WorkerRecord(msgspec.Struct, frozen=True):
-    """A worker as the database knows it: who lives, and who has not been struck out yet.
-
-    ``process`` is its process id on ``host``, ``concurrency`` its slots. Times are microseconds
-    since 1970 by the database's clock: its start, its last beat, when its lease runs out, and
-    ``now_at``, when this was read. ``session_lock`` is the key of the lock by which others see its
-    death, None where there is none, ``locked_at`` when it was taken.
-    """
+class WorkerRow(msgspec.Struct, frozen=True):
+    """A worker as it stands in the database; ``now_at`` is when it was read."""
 
     id: str
     host: str
@@ -39,6 +34,27 @@ class WorkerRecord(msgspec.Struct, frozen=True):
     def expired(self) -> bool:
         """True when no beat came within the lease."""
         return self.expires_at < self.now_at
+
+    def record(self) -> WorkerRecord:
+        """The same with times as datetimes, as a caller gets it."""
+        return WorkerRecord(
+            id=self.id,
+            host=self.host,
+            process=self.process,
+            concurrency=self.concurrency,
+            session_lock=self.session_lock,
+            locked=as_datetime(self.locked_at),
+            started=_moment(self.started_at),
+            beat=_moment(self.beat_at),
+            expires=_moment(self.expires_at),
+            seen=_moment(self.now_at),
+        )
+
+
+def _moment(microseconds: int) -> datetime:
+    moment = as_datetime(microseconds)
+    assert moment is not None
+    return moment
 
 
 async def register(
@@ -71,9 +87,9 @@ async def beat(tx: Transaction, id: str, lease: int, lock: int | None, *, relock
     )
 
 
-async def workers(tx: Transaction) -> list[WorkerRecord]:
+async def workers(tx: Transaction) -> list[WorkerRow]:
     """All workers that are entered."""
-    return [WorkerRecord(*row) for row in await tx.fetch("list_workers")]
+    return [WorkerRow(*row) for row in await tx.fetch("list_workers")]
 
 
 async def orphans(tx: Transaction) -> list[str]:

@@ -156,7 +156,8 @@ def _retrying(run: int, name: str, position: int, attempts: tuple[Attempt, ...])
 def _step(row: Row, attempts: tuple[Attempt, ...]) -> StepRecord:
     outcome = None if row[4] is None else Outcome(row[4])
     failed = outcome not in (None, Outcome.OK) and row[5] is not None
-    due = as_datetime(row[8])
+    due_at: int | None = row[8]
+    due = as_datetime(due_at)
     if outcome is None and due is None and attempts:
         due = attempts[-1].retry
     return StepRecord(
