@@ -483,6 +483,28 @@ async def test_a_failure_is_logged_once_with_the_execution_and_the_reason(
     assert texts == ["execution 'bad' of task 'bad': attempt 1 failed: ValueError: broken"]
 
 
+async def test_a_failed_compensation_is_logged_as_such(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The attempts at on_failure are counted anew: the log says that they are its."""
+
+    @zart.durable(retry=zart.RetryConfig.fixed(1, "10ms"))
+    async def bad() -> None:
+        raise ValueError("broken")
+
+    @bad.on_failure
+    async def compensate(_: None, failure: zart.Failure) -> None:
+        raise RuntimeError("no way back")
+
+    with caplog.at_level(logging.WARNING, "zart"):
+        async with bench(database, bad) as it:
+            await it.fails(bad)
+    texts = [text.split(": ", 2)[1] for text in caplog.messages if "'bad'" in text]
+    attempts = ["attempt 1 failed", "attempt 2 failed"]
+    compensations = ["attempt 1 of its on_failure failed", "attempt 2 of its on_failure failed"]
+    assert texts == attempts + compensations
+
+
 _kept: set[asyncio.Task[Any]] = set()
 
 

@@ -237,10 +237,11 @@ class HandlerRun:
         task, rules = self._task, self._handler.backoff()
         final = isinstance(error, DecodeError | EncodeError | PayloadTooLargeError)
         _log.warning(
-            "execution %r of task %r: attempt %d failed: %s: %s",
+            "execution %r of task %r: attempt %d%s failed: %s: %s",
             self.claim.execution_id,
             task.task,
             task.attempt,
+            "" if failed is None else " of its on_failure",
             failure.type,
             failure.message,
         )
