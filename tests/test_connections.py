@@ -54,3 +54,32 @@ async def test_a_connection_that_is_kept_beyond_its_transaction_is_of_no_use(
         with pytest.raises(asyncpg.InterfaceError, match="released"):
             await kept[0].execute("INSERT INTO ledger (amount) VALUES (2)")
         assert await run_sql(scheduler, "SELECT amount FROM ledger") == [(1,)]
+
+
+@pytest.mark.parametrize("cut", ["by answer_timeout", "by the user"])
+async def test_a_statement_of_a_transaction_that_takes_too_long_says_what_cut_it(
+    postgres_database: Database, cut: str
+) -> None:
+    """The driver raises a TimeoutError without a word; one of the user's own is left as it is."""
+
+    async def report(connection: asyncpg.Connection[Any]) -> None:
+        if cut == "by the user":
+            async with asyncio.timeout(0.1):
+                await connection.execute("SELECT pg_sleep(60)")
+        await connection.execute("SELECT pg_sleep(0.9)", timeout=30)  # has a time of its own
+        await connection.execute("SELECT pg_sleep(60)")
+
+    @zart.durable("reports")
+    async def reports() -> None:
+        await zart.context().transaction("report", report)
+
+    async with zart.connect(postgres_database.url, answer_timeout="500ms") as scheduler:
+        await scheduler.migrate()
+        async with zart.Worker(scheduler, [reports]):
+            handle = await scheduler.schedule(reports)
+            with pytest.raises(zart.ExecutionFailedError) as failed:
+                await handle.result(timeout="20s")
+    assert failed.value.step_type == "TimeoutError"
+    assert ("`answer_timeout` of `zart.connect`, 0.5 s" in str(failed.value)) == (
+        cut == "by answer_timeout"
+    )

@@ -183,6 +183,10 @@ class Database(ABC):
                 " same prefix and schema"
             ) from error
 
+    def words_for(self, error: Exception) -> str | None:
+        """What to say of an error that the driver raised in a user's function without a word."""
+        return None
+
     @abstractmethod
     def lacks_tables(self, error: BaseException) -> bool:
         """True for the driver's error about a table or column that is not there."""

@@ -192,7 +192,7 @@ class SqlEngine:
                 except self.database.driver_errors:
                     raise  # maybe a deadlock, or a lost connection: it is run again
                 except Exception as error:
-                    raise _RaisedByUserError(error) from error
+                    raise self._by_user(error) from error
                 receipts = await committing.commit(tx, [Entry(claim)])
                 if receipts[0] is not Receipt.COMMITTED:
                     raise _FencedOutError
@@ -214,6 +214,11 @@ class SqlEngine:
         except _RecordedAlreadyError:
             return Receipt.COMMITTED, await self._recorded(claim, name)
         raise error
+
+    def _by_user(self, error: Exception) -> _RaisedByUserError:
+        if (words := self.database.words_for(error)) is not None:
+            error.args = (words,)
+        return _RaisedByUserError(error)
 
     async def _recorded(self, claim: Claim, name: str) -> Recorded | None:
         for task in await self.refresh([claim]):

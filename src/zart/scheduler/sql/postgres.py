@@ -112,6 +112,7 @@ class PostgresDatabase(Database):
         wording: Wording = WORDING,
     ) -> None:
         given = {"command_timeout": answer_timeout, **(options or {})}
+        self._answer_timeout = given["command_timeout"]
         self.server = PostgresServer(url, given, self.transient, self._fit)
         if not self.server.capabilities.skip_locked:  # claims wait for each other instead
             wording = msgspec.structs.replace(wording, skip_locked="FOR UPDATE")
@@ -274,6 +275,16 @@ class PostgresDatabase(Database):
                 await connection.execute(local)
                 yield _PostgresTransaction(connection, self.statements, attempt), connection
 
+    def words_for(self, error: Exception) -> str | None:
+        if type(error) is not TimeoutError or error.args or not _was_cut_by_driver(error):
+            return None
+        return (
+            "a statement of this transaction had no answer in time and was cancelled:"
+            f" `answer_timeout` of `zart.connect`, {self._answer_timeout} s here, bounds those"
+            " that were given no `timeout=` of their own. Pass asyncpg one, as in"
+            " connection.fetch(sql, timeout=120), or raise answer_timeout"
+        )
+
     def borrowed(self, connection: Any) -> _PostgresTransaction:
         if not hasattr(connection, "fetch") or not hasattr(connection, "is_in_transaction"):
             raise TypeError(
@@ -302,6 +313,14 @@ def _has_ended(connection: Any) -> bool:
         return bool(connection.is_closed())
     except asyncpg.InterfaceError:  # the pool took it back when it ended
         return True
+
+
+def _was_cut_by_driver(error: BaseException) -> bool:
+    """True for a time-out of asyncpg's own, which it raises without a word."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith("asyncpg")
 
 
 async def _no_reset(connection: Any) -> None:
