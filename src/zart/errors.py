@@ -30,7 +30,7 @@
         ├── ExecutionFailedError    its result was asked for, and it failed
         ├── ExecutionCancelledError its result was asked for, and it was cancelled
         ├── WaitTimedOutError
-        ├── MigrationError          the database's tables are missing, older or newer
+        ├── MigrationError          the database's tables are missing, or do not fit this package
         └── DatabaseUnavailableError
 
 Business errors, the ones a step lists in ``raises=``, keep their own class and stand outside this
@@ -194,8 +194,9 @@ class DuplicateStepError(TaskError):
 class DivergenceError(TaskError):
     """The code asks for another kind of thing than is recorded under a name.
 
-    It was changed under a running execution. Bring the old code back, or guard the change with
-    `patched`; `DurableScheduler.restart` runs from the top what has failed.
+    It was changed under a running execution; a scheduled step that joins or leaves the worker's
+    registry is such a change. Bring the old code back, or guard the change with `patched`;
+    `DurableScheduler.restart` runs from the top what has failed.
     """
 
 

@@ -207,6 +207,29 @@ class TestFanOut:
                 (2, "try 2"),
             ]
 
+    @guarantee(18)
+    @pytest.mark.parametrize("before", [True, False], ids=("leaves", "joins"))
+    async def test_a_step_that_joins_or_leaves_the_registry(
+        self, backend: Backend, before: bool
+    ) -> None:
+        """What is recorded as one kind is never taken for the other: the error says what to do."""
+
+        @zart.durable("registered-parent")
+        async def parent() -> None:
+            await square.schedule(2)
+            await zart.wait_for_event("go on")
+
+        with_it, without = (parent, square), (parent,)
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(parent)
+            async with working(scheduler, *(with_it if before else without)):
+                await eventually(handle.get, is_true=lambda e: e.waiting_for == ("event go on",))
+            await handle.offer_event("go on")
+            async with working(scheduler, *(without if before else with_it)):
+                with pytest.raises(zart.ExecutionFailedError, match="registry") as failed:
+                    await handle.result(timeout="10s")
+            assert failed.value.error_type == "zart.errors.DivergenceError"
+
     @guarantee(6, 18)
     @pytest.mark.parametrize("registered", [True, False], ids=("row", "closure"))
     async def test_parallel_steps_time_out(self, backend: Backend, registered: bool) -> None:
