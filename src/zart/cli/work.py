@@ -64,6 +64,7 @@ def worker(
     second signal gives them back at once. Another worker goes on with what was given back. With
     several processes, one that dies is replaced.
     """
+    limit = seconds(shutdown_timeout, what="--shutdown-timeout")
     several = processes > 1 or leash is not None
     logging.basicConfig(level=logging.INFO, format=_FORMAT_OF_SEVERAL if several else _FORMAT)
     logging.getLogger("zart").setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -72,7 +73,6 @@ def worker(
         queues=tuple(queue or [DEFAULT_QUEUE]),
         shutdown_timeout=shutdown_timeout,
     )
-    limit = seconds(shutdown_timeout, what="--shutdown-timeout")
     if processes > 1 and leash is None:
         line = worker_command(target, *_options(config, verbose=verbose))
         with asyncio.Runner() as runner:
