@@ -32,7 +32,7 @@ def registry_of(target: str) -> TaskRegistry:
     if not len(registry):
         raise DefinitionError(
             f"{target!r} has nothing to run: no function decorated with @zart.durable or"
-            " @zart.step, and no TaskHandler"
+            " @zart.step, no TaskHandler, and no TaskRegistry that has one"
         )
     return registry
 
@@ -104,5 +104,28 @@ def _is_task(value: object) -> bool:
 
 
 def _collect(module: ModuleType) -> TaskRegistry:
-    """Everything in a module that a worker could run, each once."""
-    return TaskRegistry(value for value in vars(module).values() if _is_task(value))
+    """Everything in a module that a worker could run, also by its registries, each once."""
+    values = list(vars(module).values())
+    tasks = [value for value in values if _is_task(value)]
+    found = TaskRegistry()
+    try:
+        for registry in values:
+            if isinstance(registry, TaskRegistry):
+                _add(found, registry)
+        # Classes last: an instance that is there has been made with what it needs.
+        for task in sorted(tasks, key=lambda task: isinstance(task, type)):
+            found.register(task)
+    except DefinitionError as error:
+        raise DefinitionError(
+            f"a worker cannot take all of module {module.__name__!r}: {error}. Or name what it"
+            f" shall take, as in {module.__name__}:registry; there are {_offer(module)}"
+        ) from error
+    return found
+
+
+def _add(to: TaskRegistry, registry: TaskRegistry) -> None:
+    for name in registry.names:
+        if (handler := registry.find(name)) is not None:
+            to.register(name, handler)
+        else:
+            to.register(registry.find_step(name))

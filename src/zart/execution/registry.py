@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from zart.errors import DefinitionError
@@ -30,7 +31,9 @@ class TaskRegistry:
     def __init__(self, entries: Iterable[Any] = ()) -> None:
         self._handlers: dict[str, TaskHandler[Any, Any]] = {}
         self._steps: dict[str, StepFunction] = {}
-        for entry in entries:
+        self._of_classes: set[str] = set()
+        """The names whose handler was made here, of a class."""
+        for entry in _several(entries):
             self.register(entry)
 
     @overload
@@ -41,25 +44,44 @@ class TaskRegistry:
         """Enter a handler, under its own name unless one is given, or a decorated step.
 
         ``handler`` is a `TaskHandler`, its class, a function decorated with ``@zart.durable`` or
-        one decorated with ``@zart.step``, which keeps its own name. Raises `DefinitionError` for
-        anything else, and for a second, different entry under one name; `InvalidIdError` for a name
-        that cannot be stored.
+        one decorated with ``@zart.step``, which keeps its own name. A class stands for an instance
+        that is made without arguments, or for the one of that class that is entered beside it.
+        Raises `DefinitionError` for anything else, and for a second, different entry under one
+        name; `InvalidIdError` for a name that cannot be stored.
         """
         if handler is None:
             name, handler = None, name
         handler = getattr(handler, "__zart_handler__", handler)
         step = getattr(handler, "__zart_step_function__", handler)
         if isinstance(step, StepFunction):
+            if name not in (None, step.step_name):
+                raise DefinitionError(
+                    f"the step {step.step_name!r} cannot be registered as {name!r}: its calls look"
+                    f" for its own name; name it where it is defined, @zart.step(name={name!r})"
+                )
             self._enter(self._steps, step.task_name, step)
             return
-        if isinstance(handler, type):
-            handler = _instance(handler)
-        if not isinstance(handler, TaskHandler):
+        kind: Any = handler if isinstance(handler, type) else type(handler)
+        if TaskHandler not in kind.__mro__:
             raise DefinitionError(
                 f"{handler!r} cannot be registered: give a TaskHandler, a function decorated with"
                 " @zart.durable, or a step decorated with @zart.step"
             )
-        self._enter(self._handlers, checked(name or handler.name, "a task's name"), handler)
+        if inspect.isabstract(kind):
+            raise DefinitionError(
+                f"the class {kind.__qualname__} cannot be registered: it has no run of its own"
+            )
+        label = checked(handler.name if name is None else name, "a task's name")
+        if handler is kind:
+            if type(self._handlers.get(label)) is kind:
+                return
+            self._enter(self._handlers, label, _instance(kind))
+            self._of_classes.add(label)
+        elif label in self._of_classes and type(self._handlers[label]) is kind:
+            self._handlers[label] = handler
+            self._of_classes.discard(label)
+        else:
+            self._enter(self._handlers, label, handler)
 
     def _enter(self, table: dict[str, Any], name: str, entry: Any) -> None:
         earlier = table.get(name)
@@ -93,6 +115,24 @@ class TaskRegistry:
         return len(self._handlers) + len(self._steps)
 
 
-def _instance(kind: Any) -> Any:
-    """A handler of a handler's class; another class stays what it is, to be refused."""
-    return kind() if TaskHandler in kind.__mro__ else kind
+def _several(entries: Any) -> Iterable[Any]:
+    """The entries of a list, or of what else can be gone through; not one task by itself."""
+    if isinstance(entries, Iterable) and not isinstance(entries, str | Mapping):
+        return entries  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(entries, Mapping):
+        mend = "enter each with registry.register(name, handler)"
+    else:
+        mend = "put it into a list, also where it is the only one: [checkout]"
+    raise DefinitionError(f"tasks come as a list or a TaskRegistry, not as {entries!r:.80}: {mend}")
+
+
+def _instance(kind: type[TaskHandler[Any, Any]]) -> TaskHandler[Any, Any]:
+    """A handler of a handler's class; raises `DefinitionError` where it takes arguments."""
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise DefinitionError(
+            f"the class {kind.__qualname__} cannot be registered, as its __init__ takes arguments"
+            f" ({error}): make an instance and register that, {kind.__name__}(...)"
+        ) from None
+    return kind()

@@ -58,6 +58,14 @@ class Worker:
         executor: Executor,
         config: WorkerConfig | None = None,
     ) -> None:
+        given: tuple[object, object] = scheduler, config  # unseen by a type checker, maybe
+        if not isinstance(given[0], DurableScheduler):
+            raise TypeError(
+                f"a worker works for a scheduler, not for {given[0]!r:.80}: give what"
+                " `async with zart.connect(url) as scheduler` gives"
+            )
+        if not isinstance(given[1], WorkerConfig | None):
+            raise TypeError(f"a worker's config is a zart.WorkerConfig(...), not {given[1]!r:.80}")
         self.scheduler = scheduler
         self.config = config or WorkerConfig()
         self._executor = executor
