@@ -17,10 +17,11 @@ from zart.duration import Duration, seconds
 from zart.errors import DefinitionError
 from zart.execution import fanout
 from zart.execution.context import TaskContext, run_here
+from zart.execution.definition import async_taking
 from zart.execution.fanout import ChildHandle, StepHandle
 from zart.execution.handler import TaskHandler
 from zart.execution.loop import DurableLoop
-from zart.execution.retry import RetryConfig
+from zart.execution.retry import RetryConfig, checked_retries, checked_rule
 from zart.execution.run import called, current_run
 from zart.execution.step import Raises, StepFunction, StepRules
 from zart.models import Failure, TaskDefinition
@@ -236,7 +237,8 @@ class Durable(TaskDefinition[D_contra, T_co]):
         """Decorate the function that compensates when an execution has failed for good.
 
         It gets the input and the failure; its steps are durable too, and when it has ended the
-        execution does, as failed. It is not called for one that was cancelled.
+        execution does, as failed. It is not called for one that was cancelled. Raises
+        `DefinitionError` for what is no async def of two arguments.
 
         ::
 
@@ -244,6 +246,8 @@ class Durable(TaskDefinition[D_contra, T_co]):
             async def refund(order: Order, failure: zart.Failure) -> None:
                 await give_back(order.id)
         """
+        what, form = f"on_failure of {self.name!r}", "async def refund(data, failure)"
+        async_taking(function, ("the input", "the failure"), what, form)
         self.__zart_handler__.compensation = function
         return function
 
@@ -266,6 +270,10 @@ class FunctionHandler(TaskHandler[Any, Any]):
             raise DefinitionError(
                 f"workflow {name!r} takes {len(parameters)} arguments: it may take one, its input;"
                 " put several values into a dataclass"
+            )
+        if any(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values()):
+            raise DefinitionError(
+                f"workflow {name!r} takes its input by keyword only: it is given by position"
             )
         self.name = name
         self._function = function
@@ -334,13 +342,16 @@ def durable(
         @zart.durable("checkout", timeout="2d", max_retries=3)
         async def checkout(order: Order) -> str: ...
     """
+    given = None if callable(name) else name
     if timeout is not None:
         seconds(timeout, what="timeout")
+    checked_retries(max_retries)
+    checked_rule(retry)
 
     def decorate(function: Any) -> Durable[Any, Any]:
         if not inspect.iscoroutinefunction(function):
             raise DefinitionError(f"@zart.durable decorates an async def, not {function!r}")
-        label = checked(name if isinstance(name, str) else function.__name__, "a task's name")
+        label = checked(function.__name__ if given is None else given, "a task's name")
         retries = retry.max_retries if retry is not None and not max_retries else max_retries
         handler = FunctionHandler(function, label, timeout, retries, retry)
         return Durable(function, handler)

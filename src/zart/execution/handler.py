@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 from zart.annotations import parameter_types, return_type
 from zart.duration import Duration, seconds
-from zart.errors import DefinitionError
-from zart.execution.retry import RetryConfig
+from zart.execution.definition import async_taking
+from zart.execution.retry import RetryConfig, checked_retries, checked_rule
 from zart.models import Failure, TaskDefinition
 from zart.scheduler.naming import checked
 
@@ -33,8 +33,8 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
     again after a failure that escaped it, each time keeping its recorded steps; ``retry`` says
     when, and which errors are worth it, and how often where ``max_retries`` does not. Without it
     the delay is a second, doubled each time up to five minutes, a tenth of it left to chance.
-    A class whose ``run`` is no async def, or whose types or timeout cannot be read, is refused as
-    it is defined: `DefinitionError`, `DurationError`.
+    A class whose ``run`` or ``on_failure`` is no async def or takes other arguments, or whose types
+    or rules cannot be read, is refused as it is defined: `DefinitionError`, `DurationError`.
 
     ::
 
@@ -59,8 +59,10 @@ class TaskHandler(TaskDefinition[D, O], ABC, Generic[D, O]):
             return
         if cls.timeout is not None:
             seconds(cls.timeout, what=f"{cls.__name__}.timeout")
-        if not inspect.iscoroutinefunction(cls.run):
-            raise DefinitionError(f"{cls.__name__}.run must be an async def")
+        checked_retries(cls.max_retries, f"{cls.__name__}.max_retries")
+        checked_rule(cls.retry, f"{cls.__name__}.retry")
+        _takes(cls, "run", "data")
+        _takes(cls, "on_failure", "failure")
         if not cls.name:
             cls.name = cls.__name__
         checked(cls.name, f"{cls.__name__}.name")
@@ -113,5 +115,16 @@ def _declared_types(cls: type[TaskHandler[Any, Any]]) -> tuple[Any, Any]:
             arguments = get_args(base)
             if len(arguments) == 2 and not any(isinstance(a, TypeVar) for a in arguments):
                 return arguments
-    types = [t for n, t in parameter_types(cls.run).items() if n not in ("self", "ctx")]
+    types = list(parameter_types(cls.run).values())[_first(cls, "run") + 1 :]
     return (types[0] if types else Any), return_type(cls.run)
+
+
+def _first(cls: type[TaskHandler[Any, Any]], method: str) -> int:
+    """The place of ``ctx`` among a method's parameters, as the class shows it."""
+    return 0 if isinstance(inspect.getattr_static(cls, method), staticmethod | classmethod) else 1
+
+
+def _takes(cls: type[TaskHandler[Any, Any]], method: str, last: str) -> None:
+    arguments = ["self"] * _first(cls, method) + ["ctx", last]
+    form = f"async def {method}(self, ctx, {last})"
+    async_taking(getattr(cls, method), arguments, f"{cls.__name__}.{method}", form)

@@ -61,7 +61,8 @@ class TaskRegistry:
                 )
             self._enter(self._steps, step.task_name, step)
             return
-        kind: Any = handler if isinstance(handler, type) else type(handler)
+        entry: Any = handler
+        kind: Any = entry if inspect.isclass(handler) else entry.__class__
         if TaskHandler not in kind.__mro__:
             raise DefinitionError(
                 f"{handler!r} cannot be registered: give a TaskHandler, a function decorated with"
@@ -71,17 +72,17 @@ class TaskRegistry:
             raise DefinitionError(
                 f"the class {kind.__qualname__} cannot be registered: it has no run of its own"
             )
-        label = checked(handler.name if name is None else name, "a task's name")
-        if handler is kind:
+        label = checked(entry.name if name is None else name, "a task's name")
+        if entry is kind:
             if type(self._handlers.get(label)) is kind:
                 return
             self._enter(self._handlers, label, _instance(kind))
             self._of_classes.add(label)
         elif label in self._of_classes and type(self._handlers[label]) is kind:
-            self._handlers[label] = handler
+            self._handlers[label] = entry
             self._of_classes.discard(label)
         else:
-            self._enter(self._handlers, label, handler)
+            self._enter(self._handlers, label, entry)
 
     def _enter(self, table: dict[str, Any], name: str, entry: Any) -> None:
         earlier = table.get(name)

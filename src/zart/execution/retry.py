@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from zart.duration import Duration, seconds
 from zart.errors import DefinitionError
 
-__all__ = ["RetryConfig"]
+__all__ = ["RetryConfig", "checked_retries", "checked_rule"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class RetryConfig:
     Made by `none`, `fixed` and `exponential`. ``max_retries`` counts the tries after the first;
     ``only`` lists the error types that are worth another try (all `Exception` by default) and
     ``never`` those that are not. ``initial`` and ``max_delay`` are in seconds here. Raises
-    `DefinitionError` for a negative count and a ``jitter`` outside of 0 to 1.
+    `DefinitionError` for a count that is none, a ``jitter`` outside of 0 to 1, and what is no
+    exception class among ``only`` and ``never``.
 
     ::
 
@@ -35,10 +36,11 @@ class RetryConfig:
     never: tuple[type[BaseException], ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.max_retries < 0:
-            raise DefinitionError(f"max_retries must not be negative, not {self.max_retries}")
+        checked_retries(self.max_retries)
         if not 0 <= self.jitter <= 1:
             raise DefinitionError(f"jitter is a share between 0 and 1, not {self.jitter}")
+        _exceptions("only", self.only)
+        _exceptions("never", self.never)
 
     @classmethod
     def none(cls) -> Self:
@@ -114,3 +116,23 @@ class RetryConfig:
         except OverflowError:
             pause = self.max_delay
         return pause * (1 - self.jitter * random.random())
+
+
+def checked_retries(value: Any, what: str = "max_retries") -> None:
+    """Expect a number of retries; raises `DefinitionError`."""
+    if type(value) is not int or value < 0:
+        raise DefinitionError(f"{what} is a whole number from 0 on, not {value!r:.80}")
+
+
+def checked_rule(value: Any, what: str = "retry") -> None:
+    """Expect a rule for retries, or none; raises `DefinitionError`."""
+    if not isinstance(value, RetryConfig | None):
+        raise DefinitionError(
+            f"{what} is a RetryConfig, such as RetryConfig.fixed(3, '2s'), not {value!r:.80}"
+        )
+
+
+def _exceptions(what: str, given: Any) -> None:
+    for kind in given if isinstance(given, tuple) else (given,):  # pyright: ignore[reportUnknownVariableType]
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise DefinitionError(f"{what} lists exception classes; {kind!r} is none")

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from zart.annotations import parameter_types, return_type
 from zart.duration import Duration, seconds
 from zart.errors import DefinitionError
-from zart.execution.retry import RetryConfig
+from zart.execution.retry import RetryConfig, checked_rule
 
 __all__ = ["NO_RETRY", "PLAIN", "Raises", "StepFunction", "StepRules", "is_async", "result_type"]
 
@@ -44,8 +44,7 @@ class StepRules:
         for kind in raises:
             if not (isinstance(kind, _class) and issubclass(kind, Exception)):
                 raise DefinitionError(f"raises lists exception classes; {kind!r} is none")
-        if retry is not None and not isinstance(retry, RetryConfig):
-            raise DefinitionError(f"retry is a RetryConfig, not {retry!r}")
+        checked_rule(retry)
         self.retry: RetryConfig = retry or NO_RETRY
         self.timeout = None if timeout is None else seconds(timeout, what="timeout")
         self.per_attempt = per_attempt

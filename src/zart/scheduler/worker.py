@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -58,14 +58,7 @@ class Worker:
         executor: Executor,
         config: WorkerConfig | None = None,
     ) -> None:
-        given: tuple[object, object] = scheduler, config  # unseen by a type checker, maybe
-        if not isinstance(given[0], DurableScheduler):
-            raise TypeError(
-                f"a worker works for a scheduler, not for {given[0]!r:.80}: give what"
-                " `async with zart.connect(url) as scheduler` gives"
-            )
-        if not isinstance(given[1], WorkerConfig | None):
-            raise TypeError(f"a worker's config is a zart.WorkerConfig(...), not {given[1]!r:.80}")
+        _checked(scheduler, config)
         self.scheduler = scheduler
         self.config = config or WorkerConfig()
         self._executor = executor
@@ -622,6 +615,16 @@ class Worker:
             self._stop_lost(claim)
         self._serves_as = self._lease.worker
         self._ready.ring()
+
+
+def _checked(scheduler: Any, config: Any) -> None:
+    if not isinstance(scheduler, DurableScheduler):
+        raise TypeError(
+            f"a worker works for a scheduler, not for {scheduler!r:.80}: give what"
+            " `async with zart.connect(url) as scheduler` gives"
+        )
+    if not isinstance(config, WorkerConfig | None):
+        raise TypeError(f"a worker's config is a zart.WorkerConfig(...), not {config!r:.80}")
 
 
 async def _idle() -> None:

@@ -1,0 +1,94 @@
+"""What cannot work is refused where it is defined, not where a worker meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import zart
+
+
+async def run(self: Any, ctx: Any, data: Any) -> None: ...
+
+
+async def without_data(self: Any, ctx: Any) -> None: ...
+
+
+async def without_ctx(self: Any, failure: Any) -> None: ...
+
+
+def plain(self: Any, ctx: Any, failure: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"run": plain}, r"Made.run must be an async def.*async def run\(self, ctx, data\)"),
+        ({"run": without_data}, r"gets self, ctx, data, which without_data\(self"),
+        ({"run": run, "on_failure": plain}, "Made.on_failure must be an async def"),
+        ({"run": run, "on_failure": without_ctx}, r"on_failure\(self, ctx, failure\)"),
+        ({"run": run, "max_retries": -1}, "Made.max_retries is a whole number from 0 on, not -1"),
+        ({"run": run, "max_retries": "3"}, "not '3'"),
+        ({"run": run, "retry": 3}, "Made.retry is a RetryConfig, such as"),
+    ],
+)
+def test_a_class_that_cannot_work_is_refused(members: dict[str, Any], said: str) -> None:
+    """Its methods are called in one way only, and its rules are of their kinds."""
+    with pytest.raises(zart.DefinitionError, match=said):
+        type("Made", (zart.TaskHandler,), members)
+
+
+def test_a_class_without_type_parameters_has_those_of_run_by_their_places() -> None:
+    """Whatever its arguments are called, the second one is the input."""
+
+    class Named(zart.TaskHandler):  # type: ignore[type-arg]
+        async def run(self, context: zart.TaskContext, order: int) -> str:
+            return str(order)
+
+    class Static(zart.TaskHandler):  # type: ignore[type-arg]
+        @staticmethod
+        async def run(context: zart.TaskContext, order: int) -> str:  # type: ignore[override]
+            return str(order)
+
+    assert (Named.data_type, Named.output_type) == (int, str)
+    assert (Static.data_type, Static.output_type) == (int, str)
+
+
+def _on_failure(function: Any) -> Callable[[], object]:
+    @zart.durable
+    async def trip(city: str) -> None: ...
+
+    return lambda: trip.on_failure(function)
+
+
+async def _by_keyword(*, city: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("define", "said"),
+    [
+        (_on_failure(lambda data, failure: None), "on_failure of 'trip' must be an async def"),
+        (_on_failure(None), "must be an async def, not None"),
+        (_on_failure(run), r"gets the input, the failure, which run\(self.*refund\(data, failure"),
+        (lambda: zart.durable(max_retries=-1), "max_retries is a whole number from 0 on"),
+        (lambda: zart.durable(retry=3), "retry is a RetryConfig"),  # type: ignore[call-overload]
+        (lambda: zart.durable(_by_keyword), "by keyword only"),  # type: ignore[call-overload]
+        (lambda: zart.step(retry=3), "retry is a RetryConfig"),  # type: ignore[call-overload]
+        (lambda: zart.RetryConfig.fixed("3", 1), "not '3'"),  # type: ignore[arg-type]
+        (lambda: zart.RetryConfig.fixed(3, 1, only=("ValueError",)), "'ValueError' is none"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_function_or_rule_that_cannot_work_is_refused(
+    define: Callable[[], object], said: str
+) -> None:
+    """By the decorator, which says what to write."""
+    with pytest.raises(zart.DefinitionError, match=said):
+        define()
+
+
+def test_a_task_s_name_is_text() -> None:
+    """Anything else is no way to say the function's own."""
+    with pytest.raises(zart.InvalidIdError, match="must be a str, not int"):
+        zart.durable(3)(run)  # type: ignore[call-overload]
