@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from zart.duration import Duration, seconds
+from zart.duration import Duration, describe, seconds
 from zart.scheduler.durable import MAX_PAYLOAD, DurableScheduler, KnownTasks
 from zart.scheduler.sql.database import ANSWER_TIMEOUT
 from zart.scheduler.sql.engine import SqlEngine
@@ -51,8 +52,8 @@ class PostgresScheduler(DurableScheduler):
         counts as lost. ``max_payload`` is in bytes of JSON. With a ``registry``, task names and
         inputs are checked when they are scheduled. ``options`` go to asyncpg.
 
-        Raises `ImportError` without asyncpg, and `ValueError` for a URL, prefix or schema that
-        cannot be used.
+        Raises `ImportError` without asyncpg, and `ValueError` for a URL or an option that cannot
+        be used.
 
         ::
 
@@ -65,9 +66,9 @@ class PostgresScheduler(DurableScheduler):
         database = PostgresDatabase(
             url,
             Tables(prefix, schema),
-            connections=connections,
-            answer_timeout=seconds(answer_timeout, what="answer_timeout"),
-            options=options,
+            connections=_connections(connections),
+            answer_timeout=_answer_timeout(answer_timeout),
+            options=_mapping(options),
         )
         await database.open()
         return cls(
@@ -95,8 +96,7 @@ class MySQLScheduler(DurableScheduler):
         """A scheduler on MySQL or MariaDB by ``mysql://`` URL; connections open when first used.
 
         The arguments are those of `PostgresScheduler.connect`; ``options`` go to asyncmy. Raises
-        `ImportError` without asyncmy, and `ValueError` for a URL, prefix or schema that cannot be
-        used.
+        `ImportError` without asyncmy, and `ValueError` for a URL or an option that cannot be used.
 
         ::
 
@@ -109,9 +109,9 @@ class MySQLScheduler(DurableScheduler):
         database = MySQLDatabase(
             url,
             Tables(prefix, schema),
-            connections=connections,
-            answer_timeout=seconds(answer_timeout, what="answer_timeout"),
-            options=options,
+            connections=_connections(connections),
+            answer_timeout=_answer_timeout(answer_timeout),
+            options=_mapping(options),
         )
         return cls(
             SqlEngine(database), serializer=serializer, max_payload=max_payload, registry=registry
@@ -134,7 +134,8 @@ class SqliteScheduler(DurableScheduler):
         """A scheduler on a file, by path or ``sqlite:///`` URL; it is made when first used.
 
         The arguments are those of `PostgresScheduler.connect`, as far as a file has them. Raises
-        `ValueError` for a URL without a path and a prefix that cannot be used.
+        `ValueError` for a URL without a path, or with more than one, for ``:memory:`` and for a
+        prefix that cannot be used.
 
         ::
 
@@ -146,16 +147,60 @@ class SqliteScheduler(DurableScheduler):
         )
 
 
-def _path(url: str) -> Path:
-    if not url.startswith("sqlite:"):
-        return Path(url).absolute()
-    path = unquote(urlsplit(url).path)
-    if not path.startswith("/") or path == "/":
+def _connections(given: Any) -> int:
+    if type(given) is not int or given < 1:
+        raise ValueError(f"connections is a whole number from 1 on, not {given!r:.80}")
+    return given
+
+
+def _answer_timeout(given: Duration) -> float:
+    length = seconds(given, what="answer_timeout")
+    if not length:
         raise ValueError(
-            f"{url!r} names no file: write sqlite:///shop.db for a file here, or"
-            " sqlite:////var/lib/shop.db for an absolute path"
+            f"answer_timeout {given!r} leaves no time for an answer: the default is"
+            f" {describe(ANSWER_TIMEOUT)}"
         )
-    return Path(path[1:]).absolute()
+    return length
+
+
+def _mapping(given: Any) -> Mapping[str, Any] | None:
+    if not isinstance(given, Mapping | None):
+        raise TypeError(f"options is a dict of the driver's arguments, not {given!r:.80}")
+    return given  # pyright: ignore[reportUnknownVariableType]
+
+
+_FILE = (
+    "write sqlite:///shop.db for a file here, or sqlite:////var/lib/shop.db for an absolute path"
+)
+
+
+def _path(url: Any) -> Path:
+    if not isinstance(url, str):
+        raise TypeError(f"a SQLite scheduler takes a path or a URL as text, not {url!r:.80}")
+    path = _path_of_url(url) if url.startswith("sqlite:") else url
+    if not path:
+        raise ValueError(f"{url!r} names no file: {_FILE}")
+    if path == ":memory:" or path.startswith("file::memory:"):
+        raise ValueError(
+            f"{url!r} is no file: each connection would have a database in memory for itself, and"
+            " nothing in it would outlive the process. For a test take a file in a temporary folder"
+        )
+    if path.startswith("file:"):
+        raise ValueError(f"{url!r} holds a URL of SQLite's own, which zart does not take: {_FILE}")
+    return Path(path).absolute()
+
+
+def _path_of_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        mark = "?" if parts.query else "#"
+        raise ValueError(
+            f"{url!r} has a {mark}, and after it something that zart does not know of a file:"
+            f" leave it out, or write it as {quote(mark)} where it belongs to the name"
+        )
+    if parts.netloc or not url.startswith("sqlite:///"):
+        raise ValueError(f"{url!r} names no file: {_FILE}")
+    return unquote(parts.path[1:])
 
 
 _SCHEDULERS: dict[str, type[DurableScheduler]] = {
@@ -174,13 +219,15 @@ class Connecting:
     """
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        kind = url.partition(":")[0]
+        kind = _kind(url)
         if kind not in _SCHEDULERS:
             raise ValueError(
                 f"{without_password(url)!r} names no database that zart knows: begin with"
                 " sqlite:///, postgresql:// or mysql://"
             )
         self._class: Any = _SCHEDULERS[kind]
+        if unknown := options.keys() - _options(self._class):
+            raise TypeError(_refused(self._class, min(unknown)))
         self._url = url
         self._options = options
         self._scheduler: DurableScheduler | None = None
@@ -206,6 +253,28 @@ class Connecting:
         await self._scheduler.close()
 
 
+def _kind(url: Any) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"a database's URL is text, not {url!r:.80}")
+    return url.partition(":")[0]
+
+
+def _options(kind: Any) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(kind.connect).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _refused(kind: type[DurableScheduler], option: str) -> str:
+    """What is said of an option that a database does not have."""
+    others = [name for name, other in _SCHEDULERS.items() if option in _options(other)]
+    if others:
+        return (
+            f"{kind.__name__} has no {option!r}: that is an option of servers, for URLs that begin"
+            f" with {', '.join(others)}"
+        )
+    return f"there is no option {option!r}: {kind.__name__} takes {', '.join(_options(kind))}"
+
+
 def connect(url: str, **options: Any) -> Connecting:
     """A scheduler by URL: ``sqlite:///shop.db``, ``postgresql://...`` or ``mysql://...``.
 
@@ -214,8 +283,9 @@ def connect(url: str, **options: Any) -> Connecting:
     ``connections``, ``answer_timeout``, ``serializer``, ``max_payload`` in bytes, ``registry``.
     The database is first spoken to when it is used.
 
-    Raises `ValueError` for a URL of another kind; entering or awaiting raises `ImportError` for a
-    driver that is not installed and `ValueError` or `TypeError` for options that do not fit.
+    Raises `ValueError` for a URL of another kind and `TypeError` for an option that its database
+    does not have; entering or awaiting raises `ImportError` for a driver that is not installed and
+    `ValueError` or `TypeError` for a URL or options that do not fit.
 
     ::
 

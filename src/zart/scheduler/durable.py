@@ -163,6 +163,7 @@ class DurableScheduler:
         max_payload: int = MAX_PAYLOAD,
         registry: KnownTasks | None = None,
     ) -> None:
+        _check(serializer, max_payload, registry)
         self.backend = backend
         self.serializer = serializer or Serializer()
         self.max_payload = max_payload
@@ -692,6 +693,15 @@ class DurableScheduler:
         if ending is None:
             raise _not_found(execution_id)
         return ending
+
+
+def _check(serializer: Any, max_payload: Any, registry: Any) -> None:
+    if not isinstance(serializer, Serializer | None):
+        raise TypeError(f"serializer is a zart.Serializer(codecs), not {serializer!r:.80}")
+    if type(max_payload) is not int or max_payload < 1:
+        raise ValueError(f"max_payload is a whole number of bytes, not {max_payload!r:.80}")
+    if registry is not None and not hasattr(registry, "find"):
+        raise TypeError(f"registry is a zart.TaskRegistry(tasks), not {registry!r:.80}")
 
 
 def _not_found(execution_id: str) -> ExecutionNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -34,8 +35,8 @@ def arguments(url: str) -> dict[str, Any]:
 
     Raises ValueError with the mend.
 
-    After a ``?`` it may say ``unix_socket``, ``connect_timeout`` in seconds, and ``ssl=true`` or
-    ``ssl_ca`` with a file's path.
+    After a ``?`` it may say ``unix_socket``, ``connect_timeout`` in seconds, ``ssl`` true or false,
+    ``ssl_ca`` with a file's path, and ``charset=utf8mb4``, which it is anyway.
     """
     parts = urlsplit(url)
     database = unquote(parts.path.strip("/"))
@@ -56,15 +57,38 @@ def _extras(query: str) -> dict[str, Any]:
             case "unix_socket":
                 extras["unix_socket"] = value
             case "connect_timeout":
-                extras["connect_timeout"] = float(value)
+                extras["connect_timeout"] = _seconds(value)
             case "ssl" if value.lower() in ("true", "1"):
                 extras.setdefault("ssl", True)
+            case "ssl" if value.lower() in ("false", "0"):
+                pass
+            case "ssl":
+                raise ValueError(f"the MySQL URL has ssl={value}: write ssl=true or ssl=false")
             case "ssl_ca":
                 extras["ssl"] = {"ca": value}
+            case "charset" if value.lower() == "utf8mb4":
+                pass  # what zart speaks anyway
+            case "charset":
+                raise ValueError(
+                    f"the MySQL URL has charset={value}: zart speaks utf8mb4, so that every text"
+                    " is stored as it is; leave it out"
+                )
             case _:
                 raise ValueError(
-                    f"the MySQL URL has {name}={value}, which zart does not know: it takes"
-                    " unix_socket, connect_timeout, ssl=true and ssl_ca; give anything else in"
+                    f"the MySQL URL has {name}=, which zart does not know: it takes unix_socket,"
+                    " connect_timeout, ssl, ssl_ca and charset=utf8mb4; give anything else in"
                     " options="
                 )
     return extras
+
+
+def _seconds(value: str) -> float:
+    try:
+        length = float(value)
+    except ValueError:
+        length = 0.0
+    if not 0 < length < math.inf:
+        raise ValueError(
+            f"the MySQL URL has connect_timeout={value}: write a number of seconds above 0"
+        )
+    return length

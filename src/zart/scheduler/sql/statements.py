@@ -96,7 +96,7 @@ class Tables(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         for label, word in (("prefix", self.prefix), ("schema", self.schema)):
-            if word is not None and not re.fullmatch(r"[a-z_][a-z0-9_]{0,30}", word):
+            if not _fits_a_name(word):
                 raise ValueError(
                     f"{label} {word!r} cannot be part of a table name: use up to 31 lower-case"
                     " letters, digits and underscores, starting with a letter or underscore"
@@ -110,6 +110,12 @@ class Tables(msgspec.Struct, frozen=True):
         """The text of a migration with its table names filled in; index names take the prefix."""
         text = re.sub(r"INDEX \{(\w+)\}(\w*)", lambda m: f"INDEX {self.prefix}{m[1]}{m[2]}", text)
         return _PLACE.sub(lambda m: self.named(m[1]) if m[1] in TABLES else m[0], text)
+
+
+def _fits_a_name(word: Any) -> bool:
+    if not isinstance(word, str):
+        return word is None
+    return re.fullmatch(r"[a-z_][a-z0-9_]{0,30}", word) is not None
 
 
 class Statements:
