@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from zart.duration import Duration, describe, seconds
 from zart.scheduler.durable import MAX_PAYLOAD, DurableScheduler, KnownTasks
 from zart.scheduler.sql.database import ANSWER_TIMEOUT
 from zart.scheduler.sql.engine import SqlEngine
+from zart.scheduler.sql.hosts import without_password
 from zart.scheduler.sql.sqlite import SqliteDatabase
 from zart.scheduler.sql.statements import Tables
 from zart.serialization import Serializer
@@ -293,14 +293,6 @@ def connect(url: str, **options: Any) -> Connecting:
             await scheduler.migrate()
     """
     return Connecting(url, options)
-
-
-def without_password(url: str) -> str:
-    """A URL that may be shown: its password is left out, however badly the URL is written."""
-    url = re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&#]+", r"\1***", url)
-    before_host, at, host = url.rpartition("@")
-    colon = before_host.find(":", before_host.find("//") + 2 if "//" in before_host else 0)
-    return f"{before_host[:colon]}:***@{host}" if at and colon >= 0 else url
 
 
 def _missing(driver: str, extra: str) -> ImportError:

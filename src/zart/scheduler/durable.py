@@ -207,7 +207,7 @@ class DurableScheduler:
 
         They are like ``0001_tables``; none when all was up to date. Safe to call at every start and
         by several processes at once. Raises `MigrationError` where a newer zart has changed the
-        tables so that this one cannot work with them.
+        tables so that this one cannot work with them, and `DatabaseUnavailableError`.
 
         ::
 

@@ -136,10 +136,10 @@ class Database(ABC):
     """Seconds that a user's transaction may go without a statement: a process that stands still
     keeps its rows locked no longer than that, where the database can see to it."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, address: str) -> None:
         self.tables = tables
         self.statements = Statements(self.wording, tables)
-        self.trouble = Trouble()
+        self.trouble = Trouble(address)
 
     async def run(self, work: Work[T], *, repeating: str = REPEATABLE) -> T:
         """Run a transaction, again and again while its errors may pass.
@@ -168,6 +168,17 @@ class Database(ABC):
             return await patiently(
                 self._read_once, self.transient, work, patience, self.trouble, None
             )
+
+    async def change(self, job: Callable[[Ddl], Awaitable[T]]) -> T:
+        """Run a job as `exclusively` does, again and again while its errors may pass.
+
+        Raises `DatabaseUnavailableError` when patience runs out.
+        """
+
+        async def once(_: Work[T], attempt: int) -> T:
+            return await self.exclusively(job)
+
+        return await patiently(once, self.transient, _nothing, PATIENCE, self.trouble, REPEATABLE)
 
     @contextmanager
     def telling(self) -> Generator[None, None, None]:
@@ -228,6 +239,10 @@ class Database(ABC):
         """A transaction that a caller has open on a driver connection of its own."""
 
 
+async def _nothing(_: Transaction) -> Any:
+    """For what is no work of one transaction."""
+
+
 async def patiently(
     once: Callable[[Work[T], int], Any],
     transient: Callable[[BaseException], bool],
@@ -255,7 +270,8 @@ async def patiently(
             if time.monotonic() + delay > began + patience:
                 unsure = f"Whether the last try was committed is not known: {repeating}."
                 raise DatabaseUnavailableError(
-                    f"the database did not answer within {patience:g} s and {attempt} tries;"
+                    f"the database {trouble.address} did not answer within {patience:g} s and"
+                    f" {attempt} tries;"
                     f" the last error was {type(error).__name__}: {error}."
                     f" {unsure if repeating else 'Nothing was to be written.'}"
                 ) from error

@@ -7,13 +7,14 @@ written the next one reads. When it is gone, each asks the others in turn.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from zart.scheduler.sql.lines import CONNECTING
 
-__all__ = ["Hosts", "each_host"]
+__all__ = ["Hosts", "address", "each_host", "without_password"]
 
 Place = TypeVar("Place")
 Connection = TypeVar("Connection")
@@ -62,3 +63,19 @@ def each_host(url: str) -> list[str]:
     if "," not in places:
         return [url]
     return [urlunsplit(parts._replace(netloc=f"{user}{at}{place}")) for place in places.split(",")]
+
+
+def address(url: str) -> str:
+    """Hosts and database of a URL, as an error may show them: without user and password."""
+    shown = without_password(url).rpartition("@")[2]
+    return (
+        shown.partition("://")[2].partition("?")[0] if "://" in shown else shown.partition("?")[0]
+    )
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown: its password is left out, however badly the URL is written."""
+    url = re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&#]+", r"\1***", url)
+    before_host, at, host = url.rpartition("@")
+    colon = before_host.find(":", before_host.find("//") + 2 if "//" in before_host else 0)
+    return f"{before_host[:colon]}:***@{host}" if at and colon >= 0 else url

@@ -7,7 +7,6 @@ called ``NNNN_breaking_...``: its name stands in the database, and those older r
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Sequence
@@ -23,8 +22,6 @@ __all__ = ["Migration", "accept", "migrate", "migrations", "script"]
 
 _log = logging.getLogger("zart.database")
 _BREAKING = "breaking_"
-_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
-"""Seconds before a migration that has failed for the moment is tried again."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -91,7 +88,10 @@ def accept(known: Sequence[Migration], applied: Sequence[tuple[int, str]]) -> No
 
 
 async def migrate(database: Database) -> list[Migration]:
-    """Apply what is missing; gives what was applied. Raises `MigrationError` as `accept` does."""
+    """Apply what is missing; gives what was applied.
+
+    Raises `MigrationError` as `accept` does, and `DatabaseUnavailableError`.
+    """
     tables = database.tables
     known = migrations(database.wording.name, tables)
 
@@ -107,13 +107,5 @@ async def migrate(database: Database) -> list[Migration]:
             await ddl.execute(_note(tables, migration))
         return missing
 
-    for pause in _PAUSES:
-        try:
-            return await database.exclusively(job)
-        except Exception as error:
-            if not database.transient(error):
-                raise
-            # Workers at work lock their rows in another order than this locks their tables.
-            _log.debug("migrating once more after %.1f s: %s", pause, error)
-            await asyncio.sleep(pause)
-    return await database.exclusively(job)
+    # Workers at work lock their rows in another order than this locks their tables: that passes.
+    return await database.change(job)

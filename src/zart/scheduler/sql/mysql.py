@@ -27,6 +27,7 @@ from zart.scheduler.sql.database import (
     closing_session,
 )
 from zart.scheduler.sql.frontier import Stretch
+from zart.scheduler.sql.hosts import address
 from zart.scheduler.sql.mysql_hosts import MySQLHosts, refuses_to_serve
 from zart.scheduler.sql.mysql_pool import Pool, lost
 from zart.scheduler.sql.mysql_url import arguments, hosts
@@ -130,7 +131,7 @@ class MySQLDatabase(Database):
         wording: Wording = WORDING,
     ) -> None:
         self.wording = wording
-        super().__init__(tables)
+        super().__init__(tables, address(url))
         self._arguments = arguments(url) | dict(options or {})
         self._answer_timeout = answer_timeout
         self._hosts = MySQLHosts(hosts(url), self._arguments)

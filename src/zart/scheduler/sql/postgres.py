@@ -27,6 +27,7 @@ from zart.scheduler.sql.database import (
     Session,
     closing_session,
 )
+from zart.scheduler.sql.hosts import address
 from zart.scheduler.sql.postgres_server import PLANNER, WITHOUT_LISTEN, PostgresServer
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Note, Row, Work
@@ -117,7 +118,7 @@ class PostgresDatabase(Database):
         if not self.server.capabilities.skip_locked:  # claims wait for each other instead
             wording = msgspec.structs.replace(wording, skip_locked="FOR UPDATE")
         self.wording = wording
-        super().__init__(tables)
+        super().__init__(tables, address(url))
         self._connections = connections
         self._pool: Any = None
         self._at_hand: list[Any] = []

@@ -78,7 +78,7 @@ class SqliteDatabase(Database):
 
     def __init__(self, path: Path, tables: Tables, *, wording: Wording = WORDING) -> None:
         self.wording = wording
-        super().__init__(tables)
+        super().__init__(tables, str(path))
         self.path = path
         self._writer = _Thread(path, self.statements, "zart-writer")
         self._reader = _Thread(path, self.statements, "zart-reader", write=False)
@@ -209,7 +209,11 @@ def _spread(rows: Sequence[Any]) -> Sequence[str]:
 
 
 def _open(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path))
+    try:
+        connection = apsw.Connection(str(path))
+    except apsw.CantOpenError as error:
+        reason = "" if path.parent.is_dir() else f": there is no folder {path.parent}"
+        raise apsw.CantOpenError(f"{path} cannot be opened{reason}") from error
     connection.set_busy_timeout(BUSY_MILLISECONDS)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")

@@ -23,7 +23,9 @@ EVERY = 30.0
 class Trouble:
     """The troubles of one database, as told by whoever meets them, in any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self.address = address
+        """Which database it is, as it may be shown."""
         self._lock = threading.Lock()
         self._since = 0.0
         self._said: dict[str, float] = {}
@@ -40,7 +42,9 @@ class Trouble:
             self._said[kind] = now
             self._since = self._since or began
         _log.warning(
-            "the database does not serve: %s: %s; what is to be written waits, and is tried again",
+            "the database %s does not serve: %s: %s; what is to be written waits, and is"
+            " tried again",
+            self.address,
             type(error).__name__,
             error,
         )
@@ -52,4 +56,5 @@ class Trouble:
         with self._lock:
             since, self._since = self._since, 0.0
         if since:
-            _log.warning("the database serves again, after %.1f s", time.monotonic() - since)
+            seconds = time.monotonic() - since
+            _log.warning("the database %s serves again, after %.1f s", self.address, seconds)
