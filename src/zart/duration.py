@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias, cast
 
 from zart.errors import DurationError
 
-__all__ = ["Duration", "describe", "seconds"]
+__all__ = ["Duration", "describe", "moment", "seconds"]
 
 Duration: TypeAlias = timedelta | float | int | str
 """Whatever zart accepts where it asks for a length of time."""
@@ -56,6 +56,16 @@ def seconds(value: Duration, *, what: str = "duration") -> float:
     if 0.0 <= length < math.inf:  # false for NaN as well
         return length
     raise _refusal(value, what, "it is negative" if length < 0 else "it is not a finite number")
+
+
+def moment(value: object, *, what: str) -> datetime:
+    """The value itself, if it is a moment; raises `TypeError` that begins with ``what``."""
+    if not isinstance(value, datetime):
+        raise TypeError(
+            f"{what} takes a datetime, such as datetime(2030, 1, 31, 8, tzinfo=UTC), not"
+            f" {value!r:.80}"
+        )
+    return value
 
 
 def describe(seconds: float) -> str:

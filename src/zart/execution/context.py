@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, TypeVarTuple, cast, overload
 
 from zart.duration import Duration, seconds
+from zart.duration import moment as checked_moment
 from zart.errors import DefinitionError, NotInExecutionError
 from zart.execution import fanout, waits
 from zart.execution.fanout import ChildHandle, StepHandle
@@ -323,6 +324,7 @@ class TaskContext:
         if moment is None:
             name, moment = None, name
         full = self._named(name, "sleep")
+        moment = checked_moment(moment, what="sleep_until")
         await waits.sleep_until(self._run, full, as_microseconds(moment))
 
     @overload

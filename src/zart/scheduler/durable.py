@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 import uuid_utils
 
-from zart.duration import Duration, describe, seconds
+from zart.duration import Duration, describe, moment, seconds
 from zart.errors import (
     DecodeError,
     EncodeError,
@@ -50,6 +50,7 @@ from zart.scheduler.sql.transitions.deliver import Answer
 from zart.scheduler.sql.transitions.read import failure
 from zart.scheduler.wakeup import FINISHED, READY, WOKEN, WakeUps
 from zart.serialization import Serializer
+from zart.serialization.kinds import name_of
 
 __all__ = ["DEFAULT_QUEUE", "MAX_PAYLOAD", "DurableScheduler", "Handle", "KnownTasks", "new_seed"]
 
@@ -334,17 +335,20 @@ class DurableScheduler:
         """Schedule an execution for each item, all or none, in one transaction.
 
         Gives their handles in the order of the items. ``ids`` has one id for each item, or
-        `PayloadError` is raised. With ``connection``, a driver connection with an open
-        transaction, they exist if and only if that transaction commits. The event loop is not
-        held up, however many there are. Raises what `schedule` raises.
+        `PayloadError` is raised; one that comes twice, with the same input, is one execution. With
+        ``connection``, a driver connection with an open transaction, they exist if and only if
+        that transaction commits. The event loop is not held up, however many there are. Raises
+        what `schedule` raises.
 
         ::
 
             handles = await scheduler.schedule_many(checkout, orders, ids=[o.id for o in orders])
         """
         name, data_type, output_type = self.definition(task)
-        items = list(data)
-        keys: list[str | None] = list(ids) if ids is not None else [None] * len(items)
+        items = list(_several(data, "the second argument has one input"))
+        keys: list[str | None] = (
+            list(_several(ids, "ids has one id")) if ids is not None else [None] * len(items)
+        )
         if len(keys) != len(items):
             raise PayloadError(f"{len(items)} items and {len(keys)} ids: give one id for each item")
         new: list[NewExecution] = []
@@ -396,8 +400,6 @@ class DurableScheduler:
         delay: Duration | None,
         at: Any,
     ) -> NewExecution:
-        if at is not None and not isinstance(at, datetime):
-            raise TypeError(f"at is a datetime, not {at!r:.80}")
         if at is not None and delay is not None:
             raise ValueError("give a delay or a time to start at, not both")
         return NewExecution(
@@ -405,12 +407,23 @@ class DurableScheduler:
             task=name,
             queue=checked(queue, "a queue's name"),
             priority=checked_priority(priority),
-            input=self.encode(data, data_type, f"the input of task {name!r}"),
+            input=self._input(name, data_type, data),
             seed=new_seed(),
             chosen_id=id is not None,
             delay=None if delay is None else int(seconds(delay, what="delay") * 1_000_000),
-            due_at=None if at is None else as_microseconds(at),
+            due_at=None if at is None else as_microseconds(moment(at, what="at")),
         )
+
+    def _input(self, name: str, data_type: Any, data: Any) -> str:
+        try:
+            return self.encode(data, data_type, f"the input of task {name!r}")
+        except PayloadError as error:
+            if data is not None or error.__cause__ is None:
+                raise
+            raise PayloadError(
+                f"task {name!r} was given no input and takes {name_of(data_type)}: give it after"
+                " the task, as in schedule(task, data)"
+            ) from error.__cause__
 
     def encode(self, value: Any, declared: Any, what: str) -> str:
         """A payload as JSON text, checked against its declared type (None: its own) and size.
@@ -539,15 +552,14 @@ class DurableScheduler:
         """Executions, newest first: ``limit`` at most, of a status and a task where given.
 
         ``before`` continues after the last one of an earlier list. Raises `ValueError` for a
-        negative limit and a status that is none.
+        limit and a status that are none, `TypeError` for a ``before`` that is no `Execution`.
 
         ::
 
             failed = await scheduler.list(status="failed", task="checkout")
             older = await scheduler.list(status="failed", task="checkout", before=failed[-1])
         """
-        if limit < 0:
-            raise ValueError(f"limit is a number of executions, not {limit}")
+        _check_list(status, limit, before)
         if task is not None:
             checked(task, "a task's name")
         place = (as_microseconds(before.created), before.id) if before else _FAR_FUTURE
@@ -702,6 +714,24 @@ def _check(serializer: Any, max_payload: Any, registry: Any) -> None:
         raise ValueError(f"max_payload is a whole number of bytes, not {max_payload!r:.80}")
     if registry is not None and not hasattr(registry, "find"):
         raise TypeError(f"registry is a zart.TaskRegistry(tasks), not {registry!r:.80}")
+
+
+def _several(given: Any, what: str) -> Any:
+    """Those of a list, or of what else can be gone through; a text is one and not its letters."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} for each execution, in a list, not {given!r:.80}")
+    return given  # pyright: ignore[reportUnknownVariableType]
+
+
+def _check_list(status: Any, limit: Any, before: Any) -> None:
+    if type(limit) is not int or limit < 0:
+        raise ValueError(f"limit is a number of executions, not {limit!r:.80}")
+    if status is not None and status not in list(Status):
+        raise ValueError(f"status is one of {', '.join(Status)}, not {status!r:.80}")
+    if not isinstance(before, Execution | None):
+        raise TypeError(
+            f"before is the last Execution of an earlier list, as in page[-1], not {before!r:.80}"
+        )
 
 
 def _not_found(execution_id: str) -> ExecutionNotFoundError:

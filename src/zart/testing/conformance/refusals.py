@@ -85,7 +85,10 @@ UNFIT: dict[str, tuple[Call, str]] = {
     "another type": (lambda s, _: s.schedule(order, _any(5)), "Order"),
     "a field of another type": (lambda s, _: s.schedule(order, Order("a", _any("x"))), "total"),
     "a field that is missing": (lambda s, _: s.schedule(order, _any({"id": "a"})), "total"),
-    "no input where one is needed": (lambda s, _: s.schedule(_any(order)), "Order"),
+    "no input where one is needed": (
+        lambda s, _: s.schedule(_any(order)),
+        "task 'order' was given no input and takes ",
+    ),
     "input where none is taken": (lambda s, _: s.schedule(no_input, _any(5)), "no-input"),
     "one bad item of many": (
         lambda s, _: s.schedule_many(order, _any([Order("a", 1), {"x": 1}])),
@@ -118,6 +121,11 @@ ODD: dict[str, tuple[Call, type[Exception], str]] = {
     "delay, negative": (lambda s, _: s.schedule("x", 1, delay=-5), zart.DurationError, "negative"),
     "delay, words": (lambda s, _: s.schedule("x", 1, delay="soon"), zart.DurationError, "unit"),
     "at, text": (lambda s, _: s.schedule("x", 1, at=_any("noon")), TypeError, "datetime"),
+    "a status that is none": (lambda s, _: s.list(status="oops"), ValueError, "pending, running"),
+    "before, an id": (lambda s, _: s.list(before=_any("id")), TypeError, r"page\[-1\]"),
+    "limit, text": (lambda s, _: s.list(limit=_any("x")), ValueError, "not 'x'"),
+    "ids, one text": (lambda s, _: s.schedule_many("x", [1, 2], ids="ab"), TypeError, "not 'ab'"),
+    "many, one text": (lambda s, _: s.schedule_many("x", "ab"), TypeError, "one input"),
     "at and delay": (
         lambda s, _: s.schedule("x", 1, at=datetime(2030, 1, 1, tzinfo=UTC), delay="1s"),
         ValueError,

@@ -174,6 +174,10 @@ class TestTime:
             await zart.sleep_until(before - timedelta(days=1))
             moment = before + timedelta(milliseconds=150)
             await zart.sleep_until("soon", moment)
+            for odd in ("2030", ("named", 2030)):
+                arguments: Any = odd if isinstance(odd, tuple) else (odd,)
+                with pytest.raises(TypeError, match="sleep_until takes a datetime"):
+                    await zart.sleep_until(*arguments)
             return await zart.now() >= moment
 
         async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
