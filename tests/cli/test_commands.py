@@ -103,8 +103,18 @@ def test_executions_are_listed_cancelled_and_restarted(sqlite_database: Database
     assert zart("event", long_id, "ink").returncode == 1
     assert zart.json("restart", long_id) == {"id": long_id, "run": 2}
     assert zart.json("status", long_id)["run"] == 2
+    alive = zart("restart", long_id)
+    assert (alive.returncode, alive.stdout) == (1, "")
+    assert "is pending: a restart would give its present run up" in alive.stderr
+    assert zart.json("restart", long_id, "--force") == {"id": long_id, "run": 3}
 
-    for words in (("status", "nope"), ("wait", "nope"), ("event", "nope", "x"), ("cancel", "nope")):
+    for words in (
+        ("status", "nope"),
+        ("wait", "nope"),
+        ("event", "nope", "x"),
+        ("cancel", "nope"),
+        ("restart", "nope"),
+    ):
         done = zart(*words)
         assert (done.returncode, done.stdout) == (3, "")
         assert len(done.stderr.splitlines()) == 1

@@ -180,12 +180,23 @@ async def cancel(cli: Cli, id: Id) -> None:
             cli.out.line(f"cancelled {id}")
 
 
-async def restart(cli: Cli, id: Id) -> None:
-    """Begin a new run of an execution.
+async def restart(
+    cli: Cli,
+    id: Id,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also one that is alive: its present run is given up.")
+    ] = False,
+) -> None:
+    """Begin a new run of an execution that has ended.
 
-    It starts from the top; the old run stays as history.
+    It starts from the top, with all steps; the old run stays as history.
     """
     async with cli.scheduler() as scheduler:
+        if not force and not (status := (await scheduler.get(id)).status).finished:
+            raise ValueError(
+                f"execution {id!r} is {status}: a restart would give its present run up and run"
+                " all its steps again. Wait or cancel it first, or say --force"
+            )
         run = await scheduler.restart(id)
     if cli.out.as_json:
         cli.out.json({"id": id, "run": run})
