@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
+
+import pytest
 
 import zart
 from tests.cli.command import Zart
@@ -59,3 +62,21 @@ async def test_a_second_signal_stops_at_once(sqlite_database: Database) -> None:
             code, log = await ended(process)
         assert code == 0, log
         assert (await scheduler.get("s-1")).status == "pending"
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+async def test_the_log_is_json_where_it_is_asked_for(
+    sqlite_database: Database, options: tuple[str, ...]
+) -> None:
+    """Each line is an object, of the supervisor and of each of its processes."""
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+        await scheduler.schedule("jam", id="j-1")
+        with Zart(sqlite_database.url).worker("shop", "--json", *options) as process:
+            await until(scheduler, "j-1", "failed")
+            process.send_signal(signal.SIGTERM)
+            code, log = await ended(process)
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert code == 0, log
+    assert any("'j-1'" in line["message"] and line["level"] == "WARNING" for line in lines)
+    assert all(set(line) >= {"time", "level", "logger", "process", "message"} for line in lines)

@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from zart.cli.command import Cli, ExitCode, command
@@ -62,11 +64,10 @@ def worker(
 
     The worker then claims no more and lets running ones end within the shutdown time-out; a
     second signal gives them back at once. Another worker goes on with what was given back. With
-    several processes, one that dies is replaced.
+    several processes, one that dies is replaced. With --json each line of the log is an object.
     """
     limit = seconds(shutdown_timeout, what="--shutdown-timeout")
-    several = processes > 1 or leash is not None
-    logging.basicConfig(level=logging.INFO, format=_FORMAT_OF_SEVERAL if several else _FORMAT)
+    _log_to_stderr(several=processes > 1 or leash is not None, as_json=cli.out.as_json)
     logging.getLogger("zart").setLevel(logging.DEBUG if verbose else logging.INFO)
     config = WorkerConfig(
         concurrency=concurrency,
@@ -74,7 +75,7 @@ def worker(
         shutdown_timeout=shutdown_timeout,
     )
     if processes > 1 and leash is None:
-        line = worker_command(target, *_options(config, verbose=verbose))
+        line = worker_command(target, *_options(cli, config, verbose=verbose))
         with asyncio.Runner() as runner:
             return runner.run(_supervise(cli, line, processes, limit))
     held = None if leash is None else Leash(leash, limit)
@@ -90,12 +91,36 @@ async def _supervise(cli: Cli, command: list[str], processes: int, limit: float)
     return await supervisor.run()
 
 
-def _options(config: WorkerConfig, *, verbose: bool) -> list[str]:
+class _JsonLine(logging.Formatter):
+    """A record as one JSON object on one line, as collectors of logs want it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+def _log_to_stderr(*, several: bool, as_json: bool) -> None:
+    text = logging.Formatter(_FORMAT_OF_SEVERAL if several else _FORMAT)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonLine() if as_json else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _options(cli: Cli, config: WorkerConfig, *, verbose: bool) -> list[str]:
     """The same options again, for a process of several; the database goes by environment."""
     options = [f"--concurrency={config.concurrency}"]
     options += [f"--shutdown-timeout={config.shutdown_timeout}"]
     options += [f"--queue={queue}" for queue in config.queues]
     options += ["--verbose"] * verbose
+    options += ["--json"] * cli.out.as_json
     options += ["--debug"] * ("--debug" in sys.argv[1:])
     return options
 
