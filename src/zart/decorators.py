@@ -129,7 +129,7 @@ class Step(Generic[P, T]):
             name = run.history.numbered(step.step_name)
         else:
             name = run.history.name(self._name)
-        if step.task_name in run.registry:
+        if fanout.is_distributed(run, name, step):
             return fanout.distribute(run, name, step, step.bind(*args, **kwargs), step.rules)
         shape = run.serializer.shape(step.result_type)
         call = functools.partial(step.function, *args, **kwargs)

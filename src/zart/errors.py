@@ -194,9 +194,8 @@ class DuplicateStepError(TaskError):
 class DivergenceError(TaskError):
     """The code asks for another kind of thing than is recorded under a name.
 
-    It was changed under a running execution; a scheduled step that joins or leaves the worker's
-    registry is such a change. Bring the old code back, or guard the change with `patched`;
-    `DurableScheduler.restart` runs from the top what has failed.
+    It was changed under a running execution. Bring the old code back, or guard the change with
+    `patched`; `DurableScheduler.restart` runs from the top what has failed.
     """
 
 

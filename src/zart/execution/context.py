@@ -211,7 +211,7 @@ class TaskContext:
         run = self._run
         full = run.history.name(checked(name, "a step's name"))
         step = getattr(function, "__zart_step_function__", None)
-        if isinstance(step, StepFunction) and step.task_name in run.registry:
+        if isinstance(step, StepFunction) and fanout.is_distributed(run, full, step):
             if retry or timeout is not None or per_attempt or raises or type is not None:
                 raise DefinitionError(
                     f"step {full!r}: {step.step_name!r} is in the worker's registry, so any worker"

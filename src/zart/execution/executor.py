@@ -166,7 +166,13 @@ class HandlerRun:
 
     def _context(self, run: Run) -> TaskContext:
         shape = run.serializer.shape(self._handler.data_type)
-        data = run.data = shape.decode(self._task.input)
+        try:
+            data = run.data = shape.decode(self._task.input)
+        except DecodeError as error:
+            raise DecodeError(
+                f"the input of task {self._task.task!r} does not fit; it was scheduled by name with"
+                f" another form, or by other code: {error}"
+            ) from error
         return TaskContext(run, data)
 
     def _output(self, run: Run, result: Any) -> str:

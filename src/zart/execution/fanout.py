@@ -127,6 +127,15 @@ def start_local(
     return LocalStep(run, name, task)
 
 
+def is_distributed(run: Run, name: str, step: StepFunction) -> bool:
+    """True for a step that any worker may run: as it began, else as the registry says.
+
+    A deploy may enter a step in the registry or take it out while executions have it under way.
+    """
+    kind = run.history.kind_of(name)
+    return step.task_name in run.registry if kind is None else kind == "distributed"
+
+
 def distribute(
     run: Run, name: str, step: StepFunction, arguments: dict[str, Any], rules: StepRules
 ) -> DistributedStep[Any]:

@@ -133,7 +133,11 @@ class History:
         """What is recorded under a name; raises `DivergenceError` for another kind of record."""
         record = self._records.get(name)
         if record is not None and record.kind != kind:
-            raise DivergenceError(_diverged(name, record.kind, kind))
+            raise DivergenceError(
+                f"the history has a {record.kind} under the name {name!r}, the code asks for a"
+                f" {kind}: the workflow has been changed under a running execution. Give the new"
+                " call another name, or guard it with `patched`"
+            )
         return record
 
     def add(self, record: Recorded) -> None:
@@ -213,22 +217,3 @@ class History:
     def has_mail(self, event: str) -> bool:
         """True when an event of this name lies in the mailbox."""
         return any(letter.name == event for letter in self._mailbox or ())
-
-
-_IN_WORDS = {"step": "one that runs in the workflow's process", "distributed": "one for any worker"}
-
-
-def _diverged(name: str, recorded: str, asked: str) -> str:
-    if recorded in _IN_WORDS and asked in _IN_WORDS:
-        return (
-            f"the history has the step {name!r} as {_IN_WORDS[recorded]}, the code asks for"
-            f" {_IN_WORDS[asked]}: under a running execution a call has become a scheduled or"
-            " an ordinary one, or a scheduled step has joined or left the worker's registry."
-            " Give the new call another name, or guard it with `patched`; and let all workers have"
-            " the same registry"
-        )
-    return (
-        f"the history has a {recorded} under the name {name!r}, the code asks for a"
-        f" {asked}: the workflow has been changed under a running execution. Give the new"
-        " call another name, or guard it with `patched`"
-    )

@@ -209,25 +209,61 @@ class TestFanOut:
 
     @guarantee(18)
     @pytest.mark.parametrize("before", [True, False], ids=("leaves", "joins"))
-    async def test_a_step_that_joins_or_leaves_the_registry(
+    async def test_a_step_that_joins_or_leaves_the_registry_goes_on_as_it_began(
         self, backend: Backend, before: bool
     ) -> None:
-        """What is recorded as one kind is never taken for the other: the error says what to do."""
+        """What is recorded as a row or as this process's own is replayed so, whatever is now."""
 
         @zart.durable("registered-parent")
-        async def parent() -> None:
-            await square.schedule(2)
+        async def parent() -> list[int]:
+            handles = [square.schedule(2), zart.schedule_step("three", square, 3)]
             await zart.wait_for_event("go on")
+            return await zart.wait_all([*handles, square.schedule(4)])
 
         with_it, without = (parent, square), (parent,)
         async with open_scheduler(backend) as scheduler:
             handle = await scheduler.schedule(parent)
             async with working(scheduler, *(with_it if before else without)):
                 await eventually(handle.get, is_true=lambda e: e.waiting_for == ("event go on",))
+                await eventually(
+                    lambda: scheduler.timeline(handle.id),
+                    is_true=lambda steps: sum(s.outcome == "ok" for s in steps) == 2,
+                )
             await handle.offer_event("go on")
             async with working(scheduler, *(without if before else with_it)):
-                with pytest.raises(zart.ExecutionFailedError, match="registry") as failed:
-                    await handle.result(timeout="10s")
+                assert await handle.result(timeout="10s") == [4, 9, 16]
+            kinds = {
+                s.name: s.kind for s in await scheduler.timeline(handle.id) if s.name != "go on"
+            }
+            first, then = ("distributed", "step") if before else ("step", "distributed")
+            assert kinds == {
+                "square": first,
+                "three": first,
+                "square#2": then,
+                "event go on": "event",
+            }
+
+    @guarantee(18)
+    async def test_another_kind_of_call_under_a_recorded_name_is_a_divergence(
+        self, backend: Backend
+    ) -> None:
+        """It is never taken for what is recorded: the error says what to do."""
+        code: list[str] = ["old"]
+
+        @zart.durable("changed")
+        async def changed() -> None:
+            if code == ["old"]:
+                await zart.context().step("thing", square, 2)
+                await zart.wait_for_event("go on")
+            await zart.capture("thing", lambda: 2)
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, changed):
+            handle = await scheduler.schedule(changed)
+            await eventually(handle.get, is_true=lambda e: e.status == "waiting")
+            code[:] = ["new"]
+            await handle.offer_event("go on")
+            with pytest.raises(zart.ExecutionFailedError, match="patched") as failed:
+                await handle.result(timeout="10s")
             assert failed.value.error_type == "zart.errors.DivergenceError"
 
     @guarantee(6, 18)
