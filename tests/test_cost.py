@@ -35,7 +35,7 @@ from zart.scheduler.sql import sqlite
 MOST = {"sqlite": 755, "postgres": 930, "mysql": 955}
 """Instructions for a recorded step, in all threads: a fifth more than were counted."""
 
-HELD = 38
+HELD = 32
 """Objects that an execution has the garbage collector go through, a fifth more than were counted;
 the handler's coroutine, its step's and what those wait for are among them."""
 

@@ -123,6 +123,11 @@ async def test_an_event_that_a_sibling_s_time_out_has_read_ends_the_wait_for_it(
             assert await handle.result(timeout="10s") == ["in time", "paid"]
 
 
+class _Nobody:
+    def came_to_rest(self) -> None:
+        """Nobody minds."""
+
+
 @pytest.mark.guarantee(16, 17)
 async def test_a_run_is_not_suspended_at_a_wait_that_is_over() -> None:
     """Whoever has ended it, and whether or not they have told."""
@@ -131,7 +136,7 @@ async def test_a_run_is_not_suspended_at_a_wait_that_is_over() -> None:
     async def handler() -> list[Waiting] | None:
         root = asyncio.current_task()
         assert root is not None
-        branches = Branches(root, lambda: None)
+        branches = Branches(root, _Nobody())
         waiting = asyncio.create_task(branches.wait(Waiting("event", lambda: bool(over))))
         branches.enter()
         await asyncio.sleep(0)  # it waits in place, beside the work of this task

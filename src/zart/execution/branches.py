@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-__all__ = ["Branches", "Suspension", "Waiting"]
+__all__ = ["Branches", "Rests", "Suspension", "Waiting"]
 
 
 _NO_TASKS: frozenset[asyncio.Task[Any]] = frozenset()
@@ -43,14 +43,22 @@ class Waiting(msgspec.Struct, eq=False):
     timer: Any = None
 
 
+class Rests(Protocol):
+    """Whose branches they are."""
+
+    def came_to_rest(self) -> None:
+        """All branches wait: they are being unwound."""
+        ...
+
+
 class Branches:
     """Counts what a run is doing and suspends it when all its branches wait."""
 
-    def __init__(self, root: asyncio.Task[Any], on_rest: Callable[[], None]) -> None:
+    def __init__(self, root: asyncio.Task[Any], rests: Rests) -> None:
         self._root = root
         self._loop = root.get_loop()
-        self._on_rest = on_rest
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._rests: Rests | None = rests
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._waiting: dict[asyncio.Future[None], tuple[Waiting, asyncio.Task[Any] | None]] = {}
         self._busy = 0
         self._scheduled = False
@@ -85,18 +93,22 @@ class Branches:
     def know(self, task: asyncio.Task[Any]) -> None:
         """Remember a task as a branch of this run."""
         if task not in self._tasks:
-            self._tasks.add(task)
+            self._tasks[task] = None
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self.settle()
 
     def suspend(self, waiting: Waiting) -> None:
         """Suspend at once: the only branch waits."""
         self.suspended = [waiting]
-        self._on_rest()
+        self._come_to_rest()
         raise Suspension
+
+    def _come_to_rest(self) -> None:
+        if self._rests is not None:
+            self._rests.came_to_rest()
 
     async def wait(self, waiting: Waiting) -> None:
         """Wait in place, until the wait is over or every other branch waits too."""
@@ -151,7 +163,7 @@ class Branches:
         if any(future.done() for future in self._waiting):
             return
         self.suspended = [waiting for waiting, _ in self._waiting.values()]
-        self._on_rest()
+        self._come_to_rest()
         if self._root in resting:
             for future, (_, branch) in self._waiting.items():
                 if branch is self._root:
@@ -184,7 +196,7 @@ class Branches:
 
     async def end(self) -> None:
         """Cancel the branches that are left when the handler has ended."""
-        self._on_rest = _nobody_is_told
+        self._rests = None  # the run has ended: it does not come to rest any more
         if self._later is not None:
             self._later.cancel()
         while left := [task for task in self._tasks if not task.done()]:
@@ -193,10 +205,6 @@ class Branches:
             await asyncio.wait(left, timeout=1)
             if not [task for task in left if task.done()]:
                 return
-
-
-def _nobody_is_told() -> None:
-    """The run has ended: it does not come to rest any more."""
 
 
 def _stirring(

@@ -100,7 +100,7 @@ class HandlerRun:
         run = self._run = Run(self._task, self._ledger, self._registry)
         current_run.set(run)
         failing = run.history.find(FAILURE_RECORD, "failure")
-        run.end_swallowed = self._end_swallowed
+        run.swallows = self
         if self._task.crashes > self._ledger.config.max_crashes * (2 if failing else 1):
             return self._settle(run, self._crash_failure(), (), failing=failing is not None)
         if failing is None and self._is_late(run):
@@ -115,7 +115,7 @@ class HandlerRun:
             await run.branches.end()
             # Nothing goes round in a circle now, so that all of it is freed here and at once: what
             # is left to the garbage collector took it as long as the executions themselves.
-            run.end_swallowed = None
+            run.swallows = None
             current_run.set(None)
 
     async def refused(self, entry: Entry, error: Exception) -> Entry | None:
@@ -312,8 +312,7 @@ class HandlerRun:
             )
         )
 
-    def _end_swallowed(self) -> Entry:
-        """The end of a run whose handler cannot be unwound."""
+    def end_swallowed(self) -> Entry:
         run = self._run
         assert run is not None
         failing = run.history.kind_of(FAILURE_RECORD) is not None

@@ -45,7 +45,7 @@ class History:
         self._attempts: dict[str, RecordedAttempt] = {}
         self._mailbox: list[Event] | None = [*task.events] if task.events else None
         self._taken: set[int] | None = None
-        self._used: set[str] = set()
+        self._used: dict[str, None] = {}  # of texts, so not the garbage collector's as a set is
         self._numbers: dict[str, int] = {}
         self.position = 0
         self.wake = task.wake_sequence
@@ -80,7 +80,7 @@ class History:
                 " result: give the second step a name of its own, such as"
                 f" {explicit + '-2'!r}, or put what it is about into the name"
             )
-        self._used.add(full)
+        self._used[full] = None
         return full
 
     def numbered(self, base: str) -> str:
@@ -91,7 +91,7 @@ class History:
         name = full if number == 1 else f"{full}#{number}"
         if name in self._used:
             return self.name(name.removeprefix(scope.get()))
-        self._used.add(name)
+        self._used[name] = None
         return name
 
     def count(self, base: str) -> int:
@@ -104,10 +104,10 @@ class History:
     def forget(self, prefix: str) -> list[str]:
         """Drop all that is known under a prefix; gives the names of the steps that were there."""
         names = [name for name in self._used if name.startswith(prefix)]
-        self._used.difference_update(names)
         for number in [key for key in self._numbers if key.startswith(prefix)]:
             del self._numbers[number]
         for name in names:
+            del self._used[name]
             self._records.pop(name, None)
             self._attempts.pop(name, None)
         cut_off = [name for name in self.cut_off if name.startswith(prefix)]

@@ -61,6 +61,14 @@ class Gate(Protocol):
         ...
 
 
+class Swallows(Protocol):
+    """What knows how a run ends whose handler swallows the signal that unwinds it."""
+
+    def end_swallowed(self) -> Entry:
+        """The entry that fails it."""
+        ...
+
+
 class Run:
     """What a handler's durable calls go through."""
 
@@ -75,7 +83,7 @@ class Run:
         self.max_payload = ledger.scheduler.max_payload
         self.history = History(task)
         self._root = _here()
-        self.branches: Branches = Branches(self._root, self._came_to_rest)
+        self.branches: Branches = Branches(self._root, self)
         self.stop: Stop | None = None
         self._loop_ends = ledger.loop_ends
         self.expired = False
@@ -91,13 +99,18 @@ class Run:
         """Outcomes of this turn of the loop: one entry after it, or part of what ends the run."""
         self._outstanding = _NOTHING
         self._refusals = 0
-        self.cut_offs = CutOffs(task.claim, self.history, self.clock, self._root)
+        self._cut_offs: CutOffs | None = None
         self.ended = False
         self._unwinding: asyncio.TimerHandle | None = None
-        self.end_swallowed: Callable[[], Entry] | None = None
-        """Gives the entry that fails a run whose handler cannot be unwound."""
+        self.swallows: Swallows | None = None
 
     # -- state --------------------------------------------------------------------------------
+
+    @property
+    def cut_offs(self) -> CutOffs:
+        if self._cut_offs is None:
+            self._cut_offs = CutOffs(self.claim, self.history, self.clock, self._root)
+        return self._cut_offs
 
     @property
     def stopping(self) -> bool:
@@ -114,14 +127,19 @@ class Run:
     def seed(self) -> int:
         return self.task.seed
 
-    def _came_to_rest(self) -> None:
+    def came_to_rest(self) -> None:
         """All branches wait: they are unwound now, or given up when that takes too long."""
 
         def give_up() -> None:
-            self.ledger.abandon(self.claim, self.end_swallowed and self.end_swallowed())
+            self._abandon()
             self._root.cancel()
 
         self._unwinding = asyncio.get_running_loop().call_later(UNWINDING, give_up)
+
+    def _abandon(self) -> None:
+        """Leave the handler where it stands, which cannot be unwound."""
+        entry = None if self.swallows is None else self.swallows.end_swallowed()
+        self.ledger.abandon(self.claim, entry)
 
     def unwound(self) -> None:
         """The handler has ended, one way or another."""
@@ -134,7 +152,7 @@ class Run:
         await asyncio.sleep(0)
         if self._refusals > 20:
             # It catches everything and goes on for ever: leave it where it stands.
-            self.ledger.abandon(self.claim, self.end_swallowed and self.end_swallowed())
+            self._abandon()
             await asyncio.get_running_loop().create_future()
         if self._refusals > 10:
             raise SuspensionSwallowedError(_SWALLOWED.format(self.claim.execution_id))
@@ -290,8 +308,8 @@ class Run:
         kind: str = "step",
     ) -> Any:
         """A recorded step: what the history holds, or the outcome of running it now."""
-        if self.cut_offs.tasks:
-            self.cut_offs.dealt_with()
+        if self._cut_offs is not None:
+            self._cut_offs.dealt_with()
         recorded = self.history.find(name, kind)
         if recorded is not None and recorded.outcome is not None:
             if recorded.outcome != Outcome.OK or self.history.cut_off:
@@ -449,8 +467,8 @@ class Run:
         self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, rules: StepRules
     ) -> Any:
         """A step whose writes to the database and outcome are one commit."""
-        if self.cut_offs.tasks:
-            self.cut_offs.dealt_with()
+        if self._cut_offs is not None:
+            self._cut_offs.dealt_with()
         recorded = self.history.find(name, "transaction")
         if name in self.history.cut_off:
             await self.cut_off_again(name)
@@ -537,8 +555,8 @@ class Run:
         """
         if self.stopping:
             await self.refuse()
-        if self.cut_offs.tasks:
-            self.cut_offs.dealt_with()
+        if self._cut_offs is not None:
+            self._cut_offs.dealt_with()
         if waiting.ready():
             if row is not None:
                 self.write_soon(self.entry(steps=(row,)))
