@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-SHORT = 5.0
+SHORT = 4.0
 """Seconds of faults for each test in `make test`."""
 SEED = pytest.StashKey[int]()
 SECONDS = pytest.StashKey[float]()

@@ -361,7 +361,7 @@ class Machine(RuleBasedStateMachine):
 
 
 ALL_CHECKS_SLEEP = list(HealthCheck)
-SHORT = 8.0
+SHORT = 6.0
 """Seconds for each database in `make test`."""
 
 
