@@ -629,14 +629,24 @@ async def test_two_processes_that_migrate_at_once(
 # -- a child's end against the restart of its parent -----------------------------------------------
 
 
-async def _adopted(by: SqlEngine) -> tuple[Entry, ...]:
+async def _adopting(by: SqlEngine) -> Entry:
     """The parent's second run, which starts the first one's child and parks."""
     await by.restart("p", 1)
     (task,) = [t for t in await by.claim("ghost", NAMES, 100) if t.claim.execution_id == "p"]
     claim = task.claim
     child = new("c-far-0", "child", parent=("p", 2, "far-0"))
     rows = (open_row(claim, "far-0", "child"),)
-    return (Entry(claim, steps=rows, children=(child,), ending=Park(0, 1, pending=1)),)
+    return Entry(claim, steps=rows, children=(child,), ending=Park(0, 1, pending=1))
+
+
+async def _restarted(by: SqlEngine) -> list[Receipt]:
+    return await by.commit([await _adopting(by)])
+
+
+async def _second_run_is_told(race: Race, outcome: str) -> None:
+    assert await race.steps("p") == {"far-0": outcome}
+    tasks = await race.first.claim("next", NAMES, 100)
+    assert [keys(t.claim) for t in tasks] == [("p", 2, "")]
 
 
 @pytest.mark.guarantee(18)
@@ -648,13 +658,8 @@ async def test_a_childs_end_before_the_restarted_parent_asks_for_it(
     children = await family(race, "execution", 1)
     await race.first.cancel("p")
 
-    async def restarted(engine: SqlEngine) -> list[Receipt]:
-        return await engine.commit(await _adopted(engine))
-
-    await race.in_order(committing_(children.end(0, failed=failed)), restarted)
-    assert await race.steps("p") == {"far-0": "failed" if failed else "ok"}
-    tasks = await race.first.claim("next", NAMES, 100)
-    assert [keys(t.claim) for t in tasks] == [("p", 2, "")]
+    await race.in_order(committing_(children.end(0, failed=failed)), _restarted)
+    await _second_run_is_told(race, "failed" if failed else "ok")
 
 
 @pytest.mark.guarantee(18)
@@ -663,10 +668,7 @@ async def test_a_childs_end_that_has_looked_for_its_parent_is_waited_for(race: R
     children = await family(race, "execution", 1)
     await race.first.cancel("p")
 
-    async def restarted(engine: SqlEngine) -> list[Receipt]:
-        return await engine.commit(await _adopted(engine))
-
-    await race.in_order(lambda tx: tx.fetch("lock_children", entries=[("c-far-0",)]), restarted)
+    await race.in_order(lambda tx: tx.fetch("lock_children", entries=[("c-far-0",)]), _restarted)
     assert await race.first.commit([children.end(0)]) == COMMITTED
     assert await race.steps("p") == {"far-0": "ok"}
 
@@ -678,8 +680,6 @@ async def test_a_childs_end_after_the_restarted_parent_asked_for_it(
 ) -> None:
     """It was claimed as the first run's child, and its end is told to the second run."""
     children = await family(race, "execution", 1)
-    adopts = await _adopted(race.first)
-    await race.in_order(committing_(*adopts), lambda e: e.commit([children.end(0, failed=failed)]))
-    assert await race.steps("p") == {"far-0": "failed" if failed else "ok"}
-    tasks = await race.first.claim("next", NAMES, 100)
-    assert [keys(t.claim) for t in tasks] == [("p", 2, "")]
+    adopts = await _adopting(race.first)
+    await race.in_order(committing_(adopts), lambda e: e.commit([children.end(0, failed=failed)]))
+    await _second_run_is_told(race, "failed" if failed else "ok")

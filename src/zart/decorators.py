@@ -133,9 +133,8 @@ class Step(Generic[P, T]):
             return fanout.distribute(run, name, step, step.bind(*args, **kwargs), step.rules)
         shape = run.serializer.shape(step.result_type)
         call = functools.partial(step.function, *args, **kwargs)
-        return fanout.start_local(
-            run, name, lambda: called(call, (), step.is_async, run), shape, step.rules
-        )
+        begin = functools.partial(called, call, (), step.is_async, run)
+        return fanout.start_local(run, name, begin, shape, step.rules)
 
 
 async def _plain_call(step: StepFunction, args: Any, kwargs: Any) -> Any:

@@ -19,7 +19,6 @@ import msgspec
 __all__ = ["Branches", "Rests", "Suspension", "Waiting"]
 
 
-_NO_TASKS: frozenset[asyncio.Task[Any]] = frozenset()
 LOOK_AGAIN = 0.5
 """Seconds between looks at a run that is kept in memory by something that may go on by itself."""
 
@@ -63,7 +62,7 @@ class Branches:
         self._busy = 0
         self._scheduled = False
         self._later: asyncio.TimerHandle | None = None
-        self._watched = _NO_TASKS
+        self._watched: dict[asyncio.Task[Any], None] = {}
         self.suspended: list[Waiting] | None = None
         """The waits that the run was suspended at; None while it is not."""
 
@@ -183,7 +182,7 @@ class Branches:
             self._later = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look_again)
         if stirring not in self._watched and stirring is not self._root:
             # When it ends; or before, when it makes a durable call.
-            self._watched |= {stirring}
+            self._watched[stirring] = None
             stirring.add_done_callback(self._stirred)
 
     def _look_again(self) -> None:
@@ -191,7 +190,7 @@ class Branches:
         self.settle()
 
     def _stirred(self, task: asyncio.Task[Any]) -> None:
-        self._watched -= {task}
+        self._watched.pop(task, None)
         self.settle()
 
     async def end(self) -> None:
