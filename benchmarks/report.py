@@ -42,14 +42,25 @@ class Table:
 
 def tables(found: Found) -> Iterator[Table]:
     """What there is to show, each with at least one row."""
-    reached = {True: "yes", False: "no", None: ""}
-    rows = [(t.name, t.needed, t.found, reached[t.reached]) for t in targets(found)]
-    made = [Table("Targets", ("", "target", "found", "reached"), rows)]
+    made = [_targets(found)]
     made += [_side_by_side(found, group) for group in TITLES]
     made += [_latencies(found), _growth(found), _idle(found), _others(found)]
     failed = [(*key, message) for key, message in found.failures.items()]
     made.append(Table("Failed", ("group", "database", "what", "system", "error"), failed, 5))
     return (table for table in made if table.rows)
+
+
+def _targets(found: Found) -> Table:
+    """A line for each target; those that this run did not measure share one."""
+    every = list(targets(found))
+    rows = [
+        (target.name, target.needed, target.found, "yes" if target.reached else "no")
+        for target in every
+        if target.reached is not None
+    ]
+    if missing := len(every) - len(rows):
+        rows.append((f"{missing} others", "", "not measured", ""))
+    return Table("Targets", ("", "target", "found", "reached"), rows)
 
 
 def _side_by_side(found: Found, group: str) -> Table:

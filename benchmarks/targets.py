@@ -25,7 +25,7 @@ class Target:
 
     name: str
     needed: str
-    found: str = "not measured"
+    found: str = ""
     reached: bool | None = None
 
 

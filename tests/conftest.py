@@ -111,13 +111,13 @@ def sqlite_database(tmp_path: Path) -> Database:
 
 
 @pytest.fixture(scope="session")
-def postgres_pool(pytestconfig: pytest.Config) -> Iterator[databases.PostgresPool]:
-    with closing(databases.PostgresPool(pytestconfig.stash[SERVERS].url("postgres"))) as pool:
+def postgres_pool(pytestconfig: pytest.Config) -> Iterator[databases.Pool]:
+    with closing(databases.postgres_pool(pytestconfig.stash[SERVERS].url("postgres"))) as pool:
         yield pool
 
 
 @pytest.fixture
-def postgres_database(postgres_pool: databases.PostgresPool) -> Iterator[Database]:
+def postgres_database(postgres_pool: databases.Pool) -> Iterator[Database]:
     with postgres_pool.taken() as made:
         yield made
 

@@ -27,11 +27,24 @@ class OneDatabase:
 
 
 @pytest.fixture(scope="session")
-def postgres_pool(pytestconfig: pytest.Config) -> Iterator[databases.PostgresPool]:
+def postgres_pool(pytestconfig: pytest.Config) -> Iterator[databases.Pool]:
     """Databases that are empty but for zart's tables: half of the suite's time went into those."""
     server = pytestconfig.stash[SERVERS].url("postgres")
-    with closing(databases.PostgresPool(server, tables_stay=True)) as pool:
+    with closing(databases.postgres_pool(server, tables_stay=True)) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def mysql_pool(pytestconfig: pytest.Config) -> Iterator[databases.Pool]:
+    """The same on MariaDB."""
+    with closing(databases.mysql_pool(pytestconfig.stash[SERVERS].url("mysql"))) as pool:
+        yield pool
+
+
+@pytest.fixture
+def mysql_database(mysql_pool: databases.Pool) -> Iterator[Database]:
+    with mysql_pool.taken() as made:
+        yield made
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ class TestBeginning:
             begun = asyncio.Event()
 
             def lose(_: Any) -> None:
+                worker.release()
                 begun.set()
 
             with monkeypatch.context() as losing:
