@@ -6,7 +6,8 @@ what they recorded.
 
 Three layers, each usable without the one above it:
 
-``zart.decorators``  ``@durable``, ``@step`` and the free functions: a function becomes a handler
+``zart.decorators``  ``@durable`` and ``@step``: a function becomes a handler; beside them
+                     ``zart.functions``, what its body may call
 ``zart.execution``   `TaskHandler`, `TaskContext`, `TaskRegistry`: what one run does, replay
 ``zart.scheduler``   `DurableScheduler`, `Worker`: what survives a crash (claims, leases, fences,
                      the journal, events), over one SQL engine and a dialect for each database
@@ -16,26 +17,7 @@ claimed task, and at ``scheduler/sql/transitions`` for every change of state.
 """
 
 from zart import errors as _errors
-from zart.decorators import (
-    Durable,
-    Step,
-    capture,
-    context,
-    durable,
-    durable_loop,
-    now,
-    patched,
-    random,
-    schedule_step,
-    sleep,
-    sleep_until,
-    start_child,
-    step,
-    transaction,
-    uuid,
-    wait_all,
-    wait_for_event,
-)
+from zart.decorators import Durable, Step, durable, step
 from zart.duration import Duration
 from zart.errors import *  # noqa: F403
 from zart.execution.context import TaskContext
@@ -45,6 +27,22 @@ from zart.execution.loop import DurableLoop
 from zart.execution.registry import TaskRegistry
 from zart.execution.retry import RetryConfig
 from zart.execution.worker import Worker
+from zart.functions import (
+    capture,
+    context,
+    durable_loop,
+    now,
+    patched,
+    random,
+    schedule_step,
+    sleep,
+    sleep_until,
+    start_child,
+    transaction,
+    uuid,
+    wait_all,
+    wait_for_event,
+)
 from zart.models import (
     Attempt,
     Execution,
