@@ -14,9 +14,10 @@ from zart.execution import fanout
 from zart.execution.context import TaskContext, run_here
 from zart.execution.definition import async_taking
 from zart.execution.fanout import StepHandle
+from zart.execution.gate import called
 from zart.execution.handler import TaskHandler
 from zart.execution.retry import RetryConfig, checked_retries, checked_rule
-from zart.execution.run import called, current_run
+from zart.execution.run import current_run
 from zart.execution.step import Raises, StepFunction, StepRules
 from zart.models import Failure, TaskDefinition
 from zart.scheduler.naming import checked

@@ -15,10 +15,12 @@ from zart.duration import moment as checked_moment
 from zart.errors import DefinitionError, NotInExecutionError
 from zart.execution import fanout, waits
 from zart.execution.fanout import ChildHandle, StepHandle
+from zart.execution.gate import called
 from zart.execution.loop import DurableLoop
 from zart.execution.retry import RetryConfig
-from zart.execution.run import Run, Within, called, current_run
+from zart.execution.run import Run, current_run
 from zart.execution.step import PLAIN, Raises, StepFunction, StepRules, is_async, result_type
+from zart.execution.transact import transact
 from zart.models import Outcome, Recorded, TaskDefinition, as_datetime, as_microseconds
 from zart.scheduler.naming import checked
 
@@ -279,15 +281,9 @@ class TaskContext:
         full = run.history.name(checked(name, "a step's name"))
         rules = StepRules(retry=retry, raises=raises, type=type)
         declared = result_type(function) if type is None else type
+        shape = run.serializer.shape(declared)
         asynchronous = is_async(function)
-        result: T = await run.transaction(
-            full,
-            lambda connection: called(
-                function, (connection, *arguments), asynchronous, Within(run)
-            ),
-            run.serializer.shape(declared),
-            rules,
-        )
+        result: T = await transact(run, full, function, arguments, asynchronous, shape, rules)
         return result
 
     # -- waits --------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ from zart.execution.failure import (
     is_own,
     write_failure,
 )
+from zart.execution.gate import called
 from zart.execution.handler import TaskHandler
 from zart.execution.history import scope
 from zart.execution.registry import TaskRegistry
-from zart.execution.run import IN_PLACE, Run, called, current_run
+from zart.execution.run import IN_PLACE, Run, current_run
 from zart.execution.step import StepFunction
 from zart.models import Claim, ClaimedTask, Failure, Outcome, Status
 from zart.scheduler.entries import AttemptRow, Entry, Finish, FinishStep, Park, Receipt

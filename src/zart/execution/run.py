@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -19,13 +18,12 @@ from zart.execution.history import History
 from zart.execution.outstanding import MOST, Outstanding
 from zart.execution.registry import TaskRegistry
 from zart.execution.step import StepRules
-from zart.execution.threads import NotBegunError, in_thread
 from zart.models import Claim, ClaimedTask, Outcome, Recorded
 from zart.scheduler.entries import AttemptRow, Entry, Finish, Receipt, StepRow
 from zart.scheduler.running import Ledger, Stop
 from zart.serialization import Shape
 
-__all__ = ["Gate", "Run", "Within", "called", "current_run"]
+__all__ = ["Run", "current_run"]
 
 current_run: ContextVar[Run | None] = ContextVar("zart_run", default=None)
 """The run that the present code belongs to; None outside of one and inside a step's function."""
@@ -46,19 +44,6 @@ _SWALLOWED = (
     " signal is a BaseException that must pass: in `except BaseException` or a bare `except`,"
     " re-raise it; catch Exception instead"
 )
-
-
-class Gate(Protocol):
-    """Whether code that has effects may begin: asked last before it does, wherever that is."""
-
-    @property
-    def may_begin(self) -> bool:
-        """True while nothing has stopped it and the lease is known to hold; for any thread."""
-        ...
-
-    async def wait_to_begin(self) -> None:
-        """Return when it may begin; unwinds when it may not any more."""
-        ...
 
 
 class Swallows(Protocol):
@@ -337,7 +322,7 @@ class Run:
             self.branches.leave()
         if ended.outcome == Outcome.OK:
             return ended.value
-        raise self._error(name, ended.outcome, ended.text, rules)
+        raise self.error(name, ended.outcome, ended.text, rules)
 
     def _ended(self, row: StepRow, attempts: tuple[AttemptRow, ...]) -> Entry:
         """The usual entry, in the fewest calls."""
@@ -457,94 +442,12 @@ class Run:
         if recorded.outcome == Outcome.CANCELLED and recorded.kind != "distributed":
             raise asyncio.CancelledError
         assert recorded.outcome is not None
-        raise self._error(recorded.name, recorded.outcome, recorded.value, rules)
+        raise self.error(recorded.name, recorded.outcome, recorded.value, rules)
 
-    def _error(self, name: str, outcome: str, text: str | None, rules: StepRules) -> BaseException:
+    def error(self, name: str, outcome: str, text: str | None, rules: StepRules) -> BaseException:
+        """What a recorded outcome that is not ok raises where its step is awaited."""
         failure = read_failure(text or '{"type":"","message":""}')
         return step_error(name, outcome, failure, rules.raises, self.serializer)
-
-    async def transaction(
-        self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, rules: StepRules
-    ) -> Any:
-        """A step whose writes to the database and outcome are one commit."""
-        if self._cut_offs is not None:
-            self._cut_offs.dealt_with()
-        recorded = self.history.find(name, "transaction")
-        if name in self.history.cut_off:
-            await self.cut_off_again(name)
-        if recorded is not None and recorded.outcome is not None:
-            return self.replay(recorded, shape, rules)
-        if self.stopping:
-            await self.refuse()
-        await self.catch_up()
-        started = self.clock.now_at()
-        self.branches.enter()
-        try:
-
-            async def once() -> tuple[str, Any]:
-                return await self._transact(name, work, shape, started)
-
-            ended = await attempts(self, name, once, rules, self.history.attempt(name))
-            if ended.outcome != Outcome.OK:
-                row = self.row(name, "transaction", ended.outcome, ended.text, started_at=started)
-                await self.write(self.entry(steps=(row,), attempts=ended.attempts))
-        except asyncio.CancelledError:
-            self._record_cancelled_transaction(name, started)
-            raise
-        finally:
-            self.branches.leave()
-        if ended.outcome == Outcome.OK:
-            return ended.value
-        raise self._error(name, ended.outcome, ended.text, rules)
-
-    def _record_cancelled_transaction(self, name: str, started: int) -> None:
-        """The cut-off alone is recorded: whether it was committed, only the database can say.
-
-        If it was, its rows are there, and its outcome with them, once and for all: the cut-off
-        changes neither. The handler was cut off, so a replay is, too; but where the cancellation
-        leaves the handler and the run is tried again, it finds the outcome and what it has written.
-        If it was not, nothing is recorded of it, and that next attempt runs it.
-        """
-        if self.stopping:
-            return
-        if self.cancels:
-            self.record_cut_off(name)
-            return
-        # Its function cancelled itself, and was rolled back.
-        row = self.row(name, "transaction", Outcome.CANCELLED, None, started_at=started)
-        self.write_soon(self.entry(steps=(row,)), (row,))
-
-    async def _transact(
-        self, name: str, work: Callable[[Any], Awaitable[Any]], shape: Shape, started: int
-    ) -> tuple[str, Any]:
-        made: list[tuple[str, Any]] = []
-
-        async def write(connection: Any) -> StepRow:
-            if not self.may_begin:
-                raise _LeaseInDoubtError
-            token = current_run.set(None)
-            try:
-                value = await work(connection)
-            finally:
-                current_run.reset(token)
-            made[:] = [recorded_value(self, "step", name, shape, value)]
-            return self.row(name, "transaction", Outcome.OK, made[0][0], started_at=started)
-
-        while True:
-            # Not within the transaction: on SQLite that would keep the heartbeat from the file.
-            await self.wait_to_begin()
-            try:
-                receipt, recorded = await self.scheduler.backend.transact(self.claim, name, write)
-                break
-            except _LeaseInDoubtError:
-                continue
-        if receipt is not Receipt.COMMITTED:
-            self.lose()
-        if recorded is not None:
-            # An earlier COMMIT whose answer was lost: what it recorded is the result.
-            text = recorded.value or "null"
-            return text, shape.decode(text)
-        return made[0]
 
     # -- waits --------------------------------------------------------------------------------
 
@@ -636,70 +539,3 @@ def _here() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
-
-
-def called(
-    function: Callable[..., Any],
-    arguments: tuple[Any, ...],
-    asynchronous: bool,
-    gate: Gate | None = None,
-) -> Any:
-    """An awaitable of a step function's result: a coroutine, or a thread's answer.
-
-    A coroutine begins where it is awaited; the way to a thread passes the ``gate`` once more.
-    """
-    if asynchronous:
-        return function(*arguments)
-    return _threaded(function, arguments, gate)
-
-
-async def _threaded(
-    function: Callable[..., Any], arguments: tuple[Any, ...], gate: Gate | None
-) -> Any:
-    def call() -> Any:
-        return function(*arguments)
-
-    if gate is None:
-        result = await in_thread(call)
-    else:
-        result = await _through(gate, call)
-    if not inspect.isawaitable(result):
-        return result
-    # A lambda around an async function, which begins here, on the way back from the thread.
-    try:
-        if gate is not None and not gate.may_begin:
-            await gate.wait_to_begin()
-    except BaseException:
-        if inspect.iscoroutine(result):
-            result.close()
-        raise
-    return await result
-
-
-async def _through(gate: Gate, call: Callable[[], Any]) -> Any:
-    while True:
-        try:
-            return await in_thread(call, lambda: gate.may_begin)
-        except NotBegunError:
-            await gate.wait_to_begin()
-
-
-class Within:
-    """The gate of a function inside a transaction, where nothing may be waited for.
-
-    Where it may not begin the transaction is rolled back, and begun again when it may.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def may_begin(self) -> bool:
-        return self._run.may_begin
-
-    async def wait_to_begin(self) -> None:
-        raise _LeaseInDoubtError
-
-
-class _LeaseInDoubtError(Exception):
-    """Rolls a user's transaction back before it has begun anything."""
