@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import apsw
 import asyncpg
 import pytest
 
@@ -17,6 +19,7 @@ from tests.databases import Database
 from tests.marks import hinted
 from zart.models import Claimed
 from zart.scheduler.entries import Entry, Park, Receipt
+from zart.scheduler.sql import sqlite
 from zart.scheduler.wakeup import READY, Bell
 from zart.testing.conformance.harness import guarantee
 from zart.testing.conformance.waiting import suspended
@@ -276,3 +279,42 @@ async def test_those_who_come_one_after_the_other_do_not_keep_the_first_from_its
                 await asyncio.sleep(0.001)
         for task in others:
             task.cancel()
+
+
+async def test_a_file_that_nobody_writes_to_is_hardly_looked_at(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle worker costs next to nothing, and hears of the next commit all the same."""
+    looks = 0
+
+    def heed(connection: apsw.Connection) -> None:
+        def ran(statement: Any) -> None:
+            nonlocal looks
+            looks += "data_version" in statement["sql"]
+
+        connection.trace_v2(apsw.SQLITE_TRACE_STMT, ran)
+
+    monkeypatch.setattr(apsw, "connection_hooks", [*apsw.connection_hooks, heed])
+    monkeypatch.setattr(sqlite, "SELDOM", 60.0)
+    async with both(sqlite_database) as (one, other), zart.Worker(one, [echo], SELDOM):
+        assert await (await other.schedule(echo, 1)).result(timeout="10s") == 1
+        await asyncio.sleep(0.5)
+        looks = 0
+        await asyncio.sleep(1.5)
+        assert looks < 100
+        assert await (await other.schedule(echo, 2)).result(timeout="10s") == 2
+
+
+async def test_a_file_that_cannot_be_watched_is_looked_at(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's watches may be used up: commits are heard of by looking."""
+
+    def used_up(_: Any) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(sqlite, "FileWatch", used_up)
+    monkeypatch.setattr(sqlite, "SELDOM", 60.0)
+    async with both(sqlite_database) as (one, other), zart.Worker(one, [echo], SELDOM):
+        await asyncio.sleep(0.3)
+        assert await (await other.schedule(echo, 1)).result(timeout="10s") == 1

@@ -32,6 +32,7 @@ from zart.scheduler.sql.database import (
     Session,
     closing_session,
 )
+from zart.scheduler.sql.file_watch import FileWatch
 from zart.scheduler.sql.frontier import Stretch
 from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
@@ -41,9 +42,9 @@ __all__ = ["SqliteDatabase"]
 T = TypeVar("T")
 
 BUSY_MILLISECONDS = 10_000
-LOOK, SELDOM = 0.001, 0.005
-"""Seconds between looks for other processes' commits, and when nothing has been for a while."""
-A_WHILE = 5.0
+LOOK, SELDOM = 0.001, 1.0
+"""Seconds between looks for other processes' commits right after the file was written to, and when
+that is long ago."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -285,7 +286,9 @@ class _Thread:
         self._changed: Callable[[], None] | None = None
         self._version = 0
         self._next_look = 0.0
-        self._quiet_from = 0.0
+        self._written_at = 0.0
+        self._watch: FileWatch | None = None
+        self._has_tried = False
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Call back, in this thread, soon after another connection has committed.
@@ -330,14 +333,19 @@ class _Thread:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(answer, result, error)
 
-        self._jobs.put((job, reply))
+        self._hand((job, reply))
         return await future
 
     async def close(self) -> None:
         self._closed = True
         if self._started:
-            self._jobs.put(None)
+            self._hand(None)
             await asyncio.to_thread(self._thread.join)
+
+    def _hand(self, item: _Job | None) -> None:
+        self._jobs.put(item)
+        if self._watch is not None:
+            self._watch.ring()
 
     def _serve(self) -> None:
         connection: apsw.Connection | None = None
@@ -352,28 +360,49 @@ class _Thread:
             else:
                 reply(result, None)
             del item, job, reply
+        if self._watch is not None:
+            self._watch.close()
         if connection is not None:
             connection.close(True)
 
     def _next(self, connection: apsw.Connection | None) -> _Job | None:
-        """The next job; while it is watched, a look at the file every few milliseconds."""
+        """The next job; while it is watched, a look at the file whenever others may have committed.
+
+        What is written is in the file some time before its commit can be seen, as long as a flush
+        takes. So looks follow each write, at first often, then after a tenth of the time that has
+        gone by since. One a second is for what is not told of.
+        """
         while self._changed is not None and connection is not None:
+            if not self._has_tried:
+                self._try_to_watch(connection)
             now = time.monotonic()
-            pause = LOOK if now < self._quiet_from else SELDOM
+            pause = LOOK
+            if self._watch is not None:
+                pause = min(max(LOOK, (now - self._written_at) / 10), SELDOM)
             if now >= self._next_look:
                 self._next_look = now + pause
-                self._look(connection, self._changed, now)
+                self._look(connection, self._changed)
+            if self._watch is not None and pause > LOOK:
+                if self._watch.wait(pause, lambda: not self._jobs.empty()):
+                    self._written_at = self._next_look = time.monotonic()
+                pause = 0
             with contextlib.suppress(queue.Empty):
                 return self._jobs.get(timeout=pause)
         return self._jobs.get()
 
-    def _look(self, connection: apsw.Connection, changed: Callable[[], None], now: float) -> None:
+    def _try_to_watch(self, connection: apsw.Connection) -> None:
+        """Where it cannot be had, a look follows the other."""
+        self._has_tried = True
+        with contextlib.suppress(apsw.Error, OSError):
+            connection.pragma("data_version")  # with this the log is there
+            self._watch = FileWatch(Path(connection.filename_wal))
+
+    def _look(self, connection: apsw.Connection, changed: Callable[[], None]) -> None:
         """Read a counter in shared memory, which costs about two microseconds."""
         with contextlib.suppress(apsw.Error):  # polling goes on without it
             version = connection.pragma("data_version")
             if version != self._version:
                 self._version = version
-                self._quiet_from = now + A_WHILE
                 changed()
 
 
