@@ -203,7 +203,8 @@ async def wait_all(
     if not run.stopping:
         await run.catch_up()
     local = {h.name: h.task for h in handles if isinstance(h, LocalStep)}
-    remote = [h.name for h in handles if not isinstance(h, LocalStep)]
+    # Each once: a park that waited for one of them twice would wait for two ends.
+    remote = list(dict.fromkeys(h.name for h in handles if not isinstance(h, LocalStep)))
     if local and remote:
         # Two branches: one stands at the closures, the other at the rows.
         await asyncio.gather(

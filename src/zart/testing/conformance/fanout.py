@@ -179,6 +179,37 @@ class TestFanOut:
             handle = await scheduler.schedule(mixed)
             assert await handle.result(timeout="10s") == [7, 9]
 
+    @guarantee(18)
+    @pytest.mark.parametrize("kind", ["row", "closure", "child"])
+    async def test_what_stands_twice_in_a_group_is_waited_for_once(
+        self, backend: Backend, kind: str
+    ) -> None:
+        """One end wakes the parent, and its result stands in both places."""
+        go_on = asyncio.Event()
+
+        @zart.step
+        async def slow() -> int:
+            await go_on.wait()
+            return 7
+
+        @zart.durable("slow-child")
+        async def child() -> int:
+            await go_on.wait()
+            return 7
+
+        @zart.durable("twice")
+        async def twice() -> list[int]:
+            one = zart.start_child(child) if kind == "child" else slow.schedule()
+            return await zart.wait_all([one, one])
+
+        tasks = (twice, child, slow) if kind == "row" else (twice, child)
+        async with open_scheduler(backend) as scheduler, working(scheduler, *tasks):
+            handle = await scheduler.schedule(twice)
+            state = "running" if kind == "closure" else "waiting"
+            await eventually(handle.get, is_true=lambda e: e.status == state)
+            go_on.set()
+            assert await handle.result(timeout="10s") == [7, 7]
+
     @guarantee(5, 18)
     @pytest.mark.parametrize("registered", [True, False], ids=("row", "closure"))
     async def test_parallel_steps_are_tried_again(self, backend: Backend, registered: bool) -> None:
