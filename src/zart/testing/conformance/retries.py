@@ -211,6 +211,41 @@ class TestStepRetries:
                 await pass_time(scheduler, "11h")
                 assert await handle.result("10s") == "ok"
 
+    @guarantee(5, 18)
+    async def test_the_count_of_a_row_that_is_claimed_along_with_its_execution(
+        self, backend: Backend
+    ) -> None:
+        """A step of its own row goes on with its second attempt, whoever is claimed beside it."""
+        calls: list[int] = []
+
+        @zart.step(retry=zart.RetryConfig.fixed(1, "10h"))
+        async def flaky() -> None:
+            calls.append(1)
+            raise ConnectionError(f"no {len(calls)}")
+
+        @zart.durable("claimed-together")
+        async def workflow() -> str:
+            row = flaky.schedule()
+            await zart.wait_for_event("go")
+            try:
+                await row
+            except zart.StepFailedError as error:
+                return error.message
+            return ""
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(workflow)
+            async with working(scheduler, workflow, flaky) as worker:
+                await eventually(lambda: _has_attempt(scheduler, handle.id))
+                await waits(scheduler, handle.id)
+                await eventually(lambda: _has_none_running(worker))
+            await pass_time(scheduler, "11h")
+            await scheduler.backend.ready_due(1)
+            await handle.offer_event("go")  # both are ready before anybody looks
+            async with working(scheduler, workflow, flaky):
+                assert await handle.result("10s") == "no 2"
+            assert len(calls) == 2
+
     @guarantee(5)
     async def test_an_error_that_is_not_worth_it_is_not_retried(self, backend: Backend) -> None:
         """The retry rule says which errors count; others end the step at once."""

@@ -114,7 +114,8 @@ async def history(tx: Transaction, tasks: Iterable[ClaimedTask]) -> None:
     )
     for row in await tx.fetch("history_attempts", entries=attempts):
         execution_id, step = row[0], row[1]
-        owner = (execution_id, "" if (execution_id, "") in by_id else step)
+        # A distributed step's are its own, also where its execution is claimed along with it.
+        owner = (execution_id, step if (execution_id, step) in by_id else "")
         failed[owner].append(RecordedAttempt(*row[1:]))
     for key, task in by_id.items():
         if not task.claim.step:
