@@ -83,7 +83,8 @@ class Run:
         self._unsent: tuple[StepRow, ...] = ()
         """Outcomes of this turn of the loop: one entry after it, or part of what ends the run."""
         self._outstanding = _NOTHING
-        self._refusals = 0
+        self._refusals: dict[asyncio.Task[Any], int] | None = None
+        """How often each branch was refused: many that unwind at once are none that goes on."""
         self._cut_offs: CutOffs | None = None
         self.ended = False
         self._unwinding: asyncio.TimerHandle | None = None
@@ -133,13 +134,16 @@ class Run:
 
     async def refuse(self) -> None:
         """No durable call may run while the handler is unwound."""
-        self._refusals += 1
+        if self._refusals is None:
+            self._refusals = {}
+        here = _here()
+        refusals = self._refusals[here] = self._refusals.get(here, 0) + 1
         await asyncio.sleep(0)
-        if self._refusals > 20:
+        if refusals > 20:
             # It catches everything and goes on for ever: leave it where it stands.
             self._abandon()
             await asyncio.get_running_loop().create_future()
-        if self._refusals > 10:
+        if refusals > 10:
             raise SuspensionSwallowedError(_SWALLOWED.format(self.claim.execution_id))
         raise Suspension
 

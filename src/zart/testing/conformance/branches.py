@@ -317,6 +317,38 @@ class TestSuspension:
             assert calls == ["release", "other"]
 
     @guarantee(17)
+    @pytest.mark.parametrize("form", ["gather", "group"])
+    async def test_many_branches_that_unwind_swallow_nothing(
+        self, backend: Backend, form: str
+    ) -> None:
+        """However many have a durable call in their `finally`, each is refused once and lets go."""
+        events = [f"event-{number}" for number in range(30)]
+
+        async def branch(event: str) -> str:
+            try:
+                return await zart.wait_for_event(event, type=str)
+            finally:
+                await zart.context().step(f"after {event}", lambda: "")
+
+        @zart.durable("many-branches")
+        async def workflow() -> list[str]:
+            if form == "gather":
+                return list(await asyncio.gather(*map(branch, events)))
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(branch(event)) for event in events]
+            return [task.result() for task in tasks]
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            ended = await eventually(
+                handle.get, is_true=lambda e: e.status.finished or e.status == "waiting"
+            )
+            assert ended.failure is None
+            for event in events:
+                await handle.offer_event(event, event)
+            assert await handle.result("10s") == events
+
+    @guarantee(17)
     @pytest.mark.parametrize("then", ["return", "raise", "again", "group"])
     async def test_swallowing_the_suspension_is_an_error_that_says_so(
         self, backend: Backend, then: str
