@@ -469,6 +469,9 @@ class Run:
                 self.write_soon(self.entry(steps=(row,)))
             return
         if self.branches.alone:
+            # Tasks that the handler has just made have their first turn: they may be branches.
+            await asyncio.sleep(0)
+        if self.branches.alone:
             if row is not None:
                 self.park_rows += (row,)
             self.branches.suspend(waiting)

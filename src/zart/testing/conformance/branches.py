@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -70,6 +71,40 @@ class TestBranches:
             await pass_time(scheduler, "11h")
             assert await handle.result("5s") == ["rested", "slow"]
             assert calls == ["slow"]
+
+    @guarantee(17)
+    @pytest.mark.parametrize("form", ["group", "task"])
+    async def test_a_wait_does_not_stop_branches_that_have_just_been_made(
+        self, backend: Backend, form: str
+    ) -> None:
+        """Where the workflow itself waits, the steps that it has begun beside run all the same."""
+        calls: list[str] = []
+
+        @zart.step
+        async def ask() -> str:
+            calls.append("ask")
+            return "asked"
+
+        @zart.durable("asks-and-waits")
+        async def workflow() -> list[str]:
+            if form == "group":
+                async with asyncio.TaskGroup() as group:
+                    asking = group.create_task(ask())
+                    answer = await zart.wait_for_event("answer", type=str)
+            else:
+                asking = asyncio.create_task(ask())
+                answer = await zart.wait_for_event("answer", type=str)
+                await asking
+            return [asking.result(), answer]
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow) as worker:
+            handle = await scheduler.schedule(workflow)
+            await eventually(lambda: _called(calls, 1))
+            await suspended(scheduler, handle.id)
+            await eventually(lambda: is_idle(worker))
+            await handle.offer_event("answer", "yes")
+            assert await handle.result("5s") == ["asked", "yes"]
+            assert calls == ["ask"]
 
     @guarantee(17)
     async def test_it_is_suspended_once_plain_io_beside_a_wait_has_ended(
@@ -250,7 +285,7 @@ class TestBranches:
             assert len(lives) == 2
 
 
-async def _called(calls: list[int], amount: int) -> bool:
+async def _called(calls: Sequence[object], amount: int) -> bool:
     return len(calls) >= amount
 
 
