@@ -372,6 +372,22 @@ async def test_a_parents_cancel_against_a_childs_end(race: Race, kind: str) -> N
     assert (await all_rows(race.holder))["tasks"] == []
 
 
+@pytest.mark.guarantee(18, 19)
+@kinds
+@pytest.mark.parametrize("ends_first", [True, False], ids=("end first", "drop first"))
+async def test_a_childs_end_in_the_flush_that_drops_its_record(
+    race: Race, kind: str, ends_first: bool
+) -> None:
+    """A loop that has finished its iteration drops it for good, in whichever order they come."""
+    kin = await family(race, kind, 1)
+    mark = open_row(kin.parent, "loop", "loop")
+    called_off = ("far-0",) if kind == "step" else ()
+    drops = Entry(kin.parent, steps=(mark,), erased=("far-0",), called_off=called_off)
+    entries = [kin.end(0), drops] if ends_first else [drops, kin.end(0)]
+    assert await race.first.commit(entries) == COMMITTED * 2
+    assert await race.steps("p") == {"loop": None}
+
+
 # -- takeover against the old owner ---------------------------------------------------------------
 
 

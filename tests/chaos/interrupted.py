@@ -84,6 +84,8 @@ class Watch:
             yield from self._of_plain_row(row)
         elif statement == "record_at_once":
             yield from self._of_row("record_steps", row[1:])
+        elif statement == "end_steps":
+            yield from self._of_row("record_steps", row)
         elif statement == "finish_at_once":
             yield from self._of_row("finish_executions", (row[1], row[4]))
         elif (suffix := self._suffix(row)) is None:

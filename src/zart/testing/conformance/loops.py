@@ -164,6 +164,36 @@ class TestLoops:
             for table in ("step_attempts", "tasks"):
                 assert await count_rows(scheduler, table) == 0, table
 
+    @guarantee(18, 19)
+    async def test_a_child_of_a_finished_iteration_leaves_nothing_behind(
+        self, backend: Backend
+    ) -> None:
+        """One that nobody waits for ends by itself, and the loop's record does not grow by it."""
+        ended: list[int] = []
+
+        @zart.durable("child")
+        async def child(number: int) -> None:
+            ended.append(number)
+
+        @zart.durable("starting")
+        async def starting() -> bool:
+            async for number in zart.durable_loop("loop", range(3)):
+                zart.start_child(child, number)
+            await zart.wait_for_event("go")
+            return await zart.patched("what comes after them")
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(starting)
+            async with working(scheduler, starting):
+                await eventually(handle.get, is_true=lambda e: e.status == "waiting")
+            async with working(scheduler, starting, child):
+                children = functools.partial(scheduler.list, task="child", status="completed")
+                await eventually(children, is_true=lambda found: len(found) == 3)
+                assert [s.name for s in await scheduler.timeline(handle.id)] == ["loop", "event go"]
+                await handle.offer_event("go")
+                assert await handle.result(timeout="10s")  # it has not passed that place before
+            assert sorted(ended) == [0, 1, 2]
+
     @guarantee(19)
     async def test_names_are_free_in_each_iteration(self, backend: Backend) -> None:
         """A step may be named the same in each iteration, and before and after the loop."""

@@ -98,6 +98,13 @@ ON DUPLICATE KEY UPDATE
     {steps}.finished_at = IF({steps}.outcome IS NULL AND r.outcome IS NOT NULL, {now}, {steps}.finished_at),
     {steps}.outcome = coalesce({steps}.outcome, r.outcome);
 
+-- name: end_steps
+UPDATE {rows entries: execution_id text, run int, name text, kind text, position int, outcome text, value text, due_at int, started_at int} AS r
+STRAIGHT_JOIN {steps} s FORCE INDEX (PRIMARY) ON s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.name
+SET s.outcome = r.outcome, s.value = r.value, s.finished_at = {now},
+    s.started_at = coalesce(s.started_at, r.started_at)
+WHERE s.outcome IS NULL;
+
 -- name: record_attempts
 INSERT INTO {step_attempts} (execution_id, run, step, run_attempt, attempt, error, retry_at, deadline_at, started_at, failed_at)
 SELECT r.execution_id, r.run, r.step, r.run_attempt, r.attempt, r.error, r.retry_at, r.deadline_at, r.started_at, {now}

@@ -100,6 +100,15 @@ SET outcome = excluded.outcome, value = excluded.value, finished_at = excluded.f
     started_at = coalesce(s.started_at, excluded.started_at)
 WHERE s.outcome IS NULL;
 
+-- name: end_steps
+-- What has ended elsewhere, in rows as above: only where its record still is. A loop has dropped it
+-- with its iteration when nobody waits for it any more.
+UPDATE {steps} AS s
+SET outcome = r.outcome, value = r.value, finished_at = {now},
+    started_at = coalesce(s.started_at, r.started_at)
+FROM {rows entries: execution_id text, run int, name text, kind text, position int, outcome text, value text, due_at int, started_at int} AS r
+WHERE s.execution_id = r.execution_id AND s.run = r.run AND s.name = r.name AND s.outcome IS NULL;
+
 -- name: recorded_steps
 -- Those of the steps that have an outcome.
 SELECT s.execution_id, s.run, s.name

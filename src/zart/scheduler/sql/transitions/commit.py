@@ -214,7 +214,7 @@ class _Batch:
         self.countdowns: dict[tuple[str, int], tuple[int, int]] = {}
         self.ended_children: dict[str, Finish] = {}
         self.told: list[tuple[Any, ...]] = []
-        """What parents are told of their children's ends."""
+        """What executions are told of the ends of their distributed steps and their children."""
 
     def add(self, entry: Entry, wake: int) -> None:
         claim = entry.claim
@@ -286,17 +286,8 @@ class _Batch:
 
     def _finish_step(self, entry: Entry, end: FinishStep) -> None:
         claim = entry.claim
-        self.steps[claim.execution_id, claim.run, claim.step] = (
-            claim.execution_id,
-            claim.run,
-            claim.step,
-            "distributed",
-            0,
-            end.outcome,
-            end.value,
-            None,
-            end.started_at,
-        )
+        key = (claim.execution_id, claim.run, claim.step)
+        self.told.append((*key, "distributed", 0, end.outcome, end.value, None, end.started_at))
         self.ended.append((claim.execution_id, claim.run, claim.step))
         self._count_down(claim.execution_id, claim.run, end.outcome != "ok")
 
@@ -311,7 +302,7 @@ class _Batch:
         if self.ended_children:
             await self._end_children(tx)
         if self.told:
-            await tx.execute("record_steps", entries=sorted(self.told))
+            await tx.execute("end_steps", entries=sorted(self.told))
         await self._write_endings(tx)
 
     async def _write_steps(self, tx: Transaction) -> None:

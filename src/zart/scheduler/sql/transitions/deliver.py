@@ -98,7 +98,7 @@ async def cancel(tx: Transaction, execution_id: str) -> Answer:
     parent = rows[0][12:15]
     if parent[0] is not None:
         row = parent_step_row(parent, Status.CANCELLED, None)
-        await tx.execute("record_steps", entries=[row])
+        await tx.execute("end_steps", entries=[row])
         await tx.execute("count_down", entries=[(parent[0], parent[1], "", 1, 1)])
     return Answer.DONE
 
