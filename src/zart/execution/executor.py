@@ -183,6 +183,7 @@ class HandlerRun:
     async def _compensate(self, run: Run, failed: str) -> None:
         context = self._context(run)
         scope.set(f"{FAILURE_RECORD}/")
+        run.history.pass_by()
         await self._handler.on_failure(context, msgspec.json.decode(failed, type=Failure))
 
     # -- its ends -----------------------------------------------------------------------------

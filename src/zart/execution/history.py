@@ -156,6 +156,11 @@ class History:
         """True while the history holds steps that this run has not come to yet."""
         return any(name not in self._used for name in self._records)
 
+    def pass_by(self) -> None:
+        """What is recorded outside of the present scope will not be come to: it is over."""
+        here = scope.get()
+        self._used |= {name: None for name in self._records if not name.startswith(here)}
+
     def attempt(self, name: str) -> RecordedAttempt | None:
         """The last failed attempt of a step without an outcome."""
         return self._attempts.get(name)

@@ -413,6 +413,42 @@ class TestPatches:
                 await handle.offer_event("go")
                 assert await handle.result(timeout="10s") == ["first", "extra"]
 
+    @guarantee(1)
+    async def test_a_patch_in_a_compensation_asks_about_the_compensation(
+        self, backend: Backend
+    ) -> None:
+        """What the workflow has recorded plays no part; what `on_failure` has, does."""
+        new_code = True
+        calls: list[str] = []
+
+        @zart.durable("compensated")
+        async def compensated() -> None:
+            await zart.context().step("first", lambda: "")
+            raise ValueError("bad")
+
+        @compensated.on_failure
+        async def undo(_: None, failure: zart.Failure) -> None:
+            context = zart.context()
+            if new_code and await context.patched("undo more"):
+                await context.step("more", _note_text, calls, f"more {context.execution_id}")
+            await context.step("undo", _note_text, calls, f"undo {context.execution_id}")
+            await context.wait_for_event("go")
+
+        async with open_scheduler(backend) as scheduler:
+            new = await scheduler.schedule(compensated, id="new")
+            async with working(scheduler, compensated):
+                await eventually(new.get, is_true=lambda e: e.status == "waiting")
+            new_code = False
+            old = await scheduler.schedule(compensated, id="old")
+            async with working(scheduler, compensated):
+                await eventually(old.get, is_true=lambda e: e.status == "waiting")
+            new_code = True
+            async with working(scheduler, compensated):
+                for handle in (new, old):
+                    await handle.offer_event("go")
+                    await scheduler.wait(handle.id, timeout="10s")
+            assert calls == ["more new", "undo new", "undo old"]
+
 
 def _same(number: int) -> int:
     return number
