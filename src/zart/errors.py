@@ -229,7 +229,7 @@ class InvalidIdError(SchedulerError, ValueError):
     """An id or a name that cannot be stored.
 
     It must be text of 1 to 200 characters, without control characters, and without white space at
-    its ends.
+    its ends. In a workflow ``on_failure`` is kept for zart's own record.
     """
 
 

@@ -24,7 +24,7 @@ from zart.execution.failure import (
 )
 from zart.execution.gate import called
 from zart.execution.handler import TaskHandler
-from zart.execution.history import scope
+from zart.execution.history import FAILURE_RECORD, scope
 from zart.execution.registry import TaskRegistry
 from zart.execution.run import IN_PLACE, Run, current_run
 from zart.execution.step import StepFunction
@@ -35,9 +35,6 @@ from zart.scheduler.running import GRACE, Ledger, RunningTask, Stop
 __all__ = ["HandlerExecutor"]
 
 _log = logging.getLogger("zart.execution")
-
-FAILURE_RECORD = "on_failure"
-"""The record that an execution has failed for good and is compensating."""
 
 
 class HandlerExecutor:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextvars import ContextVar
 
-from zart.errors import DivergenceError, DuplicateStepError
+from zart.errors import DivergenceError, DuplicateStepError, InvalidIdError
 from zart.models import ClaimedTask, Event, Outcome, Recorded, RecordedAttempt
 
-__all__ = ["CUT_OFF", "History", "cut_off_at", "scope"]
+__all__ = ["CUT_OFF", "FAILURE_RECORD", "History", "cut_off_at", "scope"]
 
 CUT_OFF = "cut-off"
 """The kind of the record that the handler was cut off at a step which has ended all the same."""
+
+FAILURE_RECORD = "on_failure"
+"""The record that an execution has failed for good and is compensating."""
 
 scope: ContextVar[str] = ContextVar("zart_scope", default="")
 """What stands before the names of steps here: a loop's iteration, or ``on_failure/``."""
@@ -23,6 +26,17 @@ _NO_NAMES: frozenset[str] = frozenset()
 def cut_off_at(name: str) -> str:
     """The name of a step's cut-off: no name of a user's begins with a space."""
     return f" {name}"
+
+
+def _full(name: str) -> str:
+    """A name with what stands before it here; raises `InvalidIdError` for zart's own record."""
+    outer = scope.get()
+    if not outer and (name == FAILURE_RECORD or name.startswith(f"{FAILURE_RECORD}/")):
+        raise InvalidIdError(
+            f"the name {name!r} is kept for the record of a failure and the steps that compensate:"
+            " give the call another one"
+        )
+    return outer + name
 
 
 class History:
@@ -73,7 +87,7 @@ class History:
 
     def name(self, explicit: str) -> str:
         """The full name of a step that the handler named; each may be used once in a run."""
-        full = scope.get() + explicit
+        full = _full(explicit)
         if full in self._used:
             raise DuplicateStepError(
                 f"step name {full!r} is used twice in this run. Each name stands for one recorded"
@@ -85,7 +99,7 @@ class History:
 
     def numbered(self, base: str) -> str:
         """The full name of a call without a name of its own: ``charge``, ``charge#2``, ..."""
-        full = scope.get() + base
+        full = _full(base)
         number = self._numbers.get(full, 0) + 1
         self._numbers[full] = number
         name = full if number == 1 else f"{full}#{number}"

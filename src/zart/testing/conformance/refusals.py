@@ -222,6 +222,28 @@ class TestRefusals:
             assert await handle.result(timeout="10s") == 11 * len(UNSTORABLE)
             assert await scheduler.timeline(handle.id) == []
 
+    @pytest.mark.parametrize("name", ["on_failure", "on_failure/undo"])
+    async def test_names_of_a_compensation(self, backend: Backend, name: str) -> None:
+        """They are zart's own outside of one: the call is refused, and the execution ends."""
+
+        @zart.durable("names")
+        async def names() -> None:
+            await zart.context().step(name, lambda: "")
+            await zart.sleep("1ms")
+
+        @names.on_failure
+        async def compensate(_: None, failure: zart.Failure) -> None:
+            await zart.context().step("on_failure", lambda: "")
+            await zart.context().step("undo", lambda: "")
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, names):
+            handle = await scheduler.schedule(names)
+            with pytest.raises(zart.ExecutionFailedError, match=f"'{name}' is kept for") as failed:
+                await handle.result(timeout="10s")
+            assert failed.value.error_type == "zart.errors.InvalidIdError"
+            steps = [step.name for step in await scheduler.timeline(handle.id)]
+            assert steps == ["on_failure", "on_failure/on_failure", "on_failure/undo"]
+
     async def test_an_unknown_task(self, backend: Backend) -> None:
         """With a registry, a name that it does not have is an error that lists those it has."""
         registry = zart.TaskRegistry([order, no_input])
