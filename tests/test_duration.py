@@ -65,6 +65,9 @@ def test_each_accepted_form_gives_seconds(value: Duration, expected: float) -> N
         b"1s",
         [1],
         timedelta(seconds=-1),
+        timedelta.max,
+        1e12,
+        "1000000w",
     ],
 )
 def test_everything_else_is_refused(value: Any) -> None:
@@ -75,6 +78,13 @@ def test_everything_else_is_refused(value: Any) -> None:
 def test_the_message_names_the_setting_the_value_and_the_accepted_forms() -> None:
     with pytest.raises(DurationError, match=r"timeout '1h1h' .*twice.* \"1h30m\""):
         seconds("1h1h", what="timeout")
+
+
+def test_a_thousand_years_are_the_longest() -> None:
+    """What ends later has no date, and what ends much later no number in the database."""
+    assert seconds("365000d") == 31_536_000_000
+    with pytest.raises(DurationError, match="longer than a thousand years"):
+        seconds("365001d")
 
 
 def test_a_duration_error_is_a_value_error() -> None:

@@ -15,6 +15,8 @@ Duration: TypeAlias = timedelta | float | int | str
 """Whatever zart accepts where it asks for a length of time."""
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_LONGEST = 1000 * 365 * 86_400
+"""A thousand years: much later there is no date, and in the end no number in the database."""
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[wdhms])\s*")
 _ACCEPTED = (
     "Write seconds as a number (30, 0.5), a timedelta, or text of numbers with the units w, d, h, "
@@ -30,10 +32,10 @@ def seconds(value: Duration, *, what: str = "duration") -> float:
         what: the name of the setting the value was given for; it opens the error's message.
 
     Returns:
-        The length in seconds, finite and never negative.
+        The length in seconds, never negative, and a thousand years at most.
 
     Raises:
-        DurationError: the value is negative, not finite, or not a duration at all.
+        DurationError: the value is negative, longer than that, or not a duration at all.
 
     Example:
         >>> seconds("1h30m")
@@ -43,8 +45,8 @@ def seconds(value: Duration, *, what: str = "duration") -> float:
     """
     given = cast(object, value)  # callers without a type checker may give anything
     if isinstance(given, str):
-        return _read(given, what)
-    if isinstance(given, timedelta):
+        length = _read(given, what)
+    elif isinstance(given, timedelta):
         length = given.total_seconds()
     elif isinstance(given, (int, float)) and not isinstance(given, bool):
         try:
@@ -53,8 +55,10 @@ def seconds(value: Duration, *, what: str = "duration") -> float:
             length = math.inf
     else:
         raise _refusal(given, what, f"a {type(given).__name__} is no length of time")
-    if 0.0 <= length < math.inf:  # false for NaN as well
+    if 0.0 <= length <= _LONGEST:  # false for NaN as well
         return length
+    if _LONGEST < length < math.inf:
+        raise _refusal(value, what, "it is longer than a thousand years")
     raise _refusal(value, what, "it is negative" if length < 0 else "it is not a finite number")
 
 
@@ -113,8 +117,6 @@ def _read(text: str, what: str) -> float:
         raise _refusal(text, what, "it is empty")
     if position < len(parts):
         raise _refusal(text, what, f"{parts[position : position + 20]!r} is no number with a unit")
-    if total == math.inf:
-        raise _refusal(text, what, "it is not a finite number")
     return total
 
 

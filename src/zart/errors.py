@@ -82,7 +82,7 @@ class ZartError(Exception):
 
 
 class DurationError(ZartError, ValueError):
-    """A duration that is no length of time, or is negative: ``timeout="soon"``.
+    """A duration that is no length of time, negative, or over 1000 years: ``timeout="soon"``.
 
     Give a timedelta, seconds, or text such as ``"30s"``, ``"1h30m"``, ``"2d12h"``.
     """
