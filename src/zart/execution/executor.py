@@ -117,9 +117,9 @@ class HandlerRun:
             current_run.set(None)
 
     async def refused(self, entry: Entry, error: Exception) -> Entry | None:
-        """Outcomes may have gone along with the end: one of them is a failure of the run."""
+        """Outcomes and waits may have gone along with the end: one of them fails the run."""
         run = self._run
-        if run is None or not entry.steps or not isinstance(entry.ending, Finish):
+        if run is None or not entry.steps:
             raise error
         run.send_again(entry.steps)
         try:
