@@ -17,6 +17,8 @@ __all__ = ["sleep_until", "wait_for_event"]
 async def sleep_until(run: Run, name: str, due_at: int) -> None:
     """Wait until a time, the first that was recorded under this name."""
     recorded = run.history.find(name, "sleep")
+    if recorded is not None and recorded.outcome is not None:
+        return  # over, also for a clock that has been set back since
     row = None
     if recorded is None:
         if run.stopping:
@@ -28,10 +30,9 @@ async def sleep_until(run: Run, name: str, due_at: int) -> None:
         if run.behind:
             await run.catch_up()
         await run.wait(Waiting(name, lambda: run.clock.now_at() >= due_at, due_at), row)
-    if recorded is None or recorded.outcome is None:
-        # That the time is over shows in the due time; for readers the outcome goes with the next
-        # commit.
-        run.along += (run.row(name, "sleep", Outcome.OK, None, due_at=due_at),)
+    # That the time is over shows in the due time; for readers the outcome goes with the next
+    # commit.
+    run.along += (run.row(name, "sleep", Outcome.OK, None, due_at=due_at),)
 
 
 async def wait_for_event(

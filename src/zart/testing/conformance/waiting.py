@@ -21,6 +21,7 @@ from zart.testing.conformance.harness import (
     working,
 )
 from zart.testing.conformance.mortal import mortal, reached
+from zart.testing.conformance.rows import database_of, run_sql
 
 __all__ = ["TestEvents", "TestSleepers", "TestTime"]
 
@@ -149,6 +150,28 @@ class TestTime:
             async with working(scheduler, nap):
                 assert await handle.result("5s") == "rested"
             assert (await scheduler.timeline(handle.id))[0].outcome in (None, "ok")
+
+    @guarantee(15)
+    async def test_a_sleep_that_is_over_stays_over(self, backend: Backend) -> None:
+        """What is recorded as over is not waited for again, also when the clock is set back."""
+
+        @zart.durable("slept")
+        async def slept() -> str:
+            await zart.sleep("1ms")
+            await zart.context().step("awake", lambda: "")
+            await zart.wait_for_event("go")
+            return "awake"
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, slept):
+            handle = await scheduler.schedule(slept)
+            await eventually(handle.get, is_true=lambda e: e.waiting_for == ("event go",))
+            steps = database_of(scheduler).tables.named("steps")
+            # By that clock its end is an hour away again.
+            hour = 3600 * 1_000_000
+            later = f"UPDATE {steps} SET due_at = due_at + {hour} WHERE kind = 'sleep'"
+            await run_sql(scheduler, later)
+            await handle.offer_event("go")
+            assert await handle.result(timeout="5s") == "awake"
 
     @guarantee(15)
     async def test_a_short_sleep_ends_by_itself(self, backend: Backend) -> None:
