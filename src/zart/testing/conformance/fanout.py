@@ -708,6 +708,29 @@ class TestChildren:
             assert (record.kind, record.outcome, record.value) == ("child", "ok", '"done"')
 
     @guarantee(18, 22)
+    async def test_an_id_that_is_started_twice_is_the_first_ones_after_a_restart_too(
+        self, backend: Backend
+    ) -> None:
+        """The second gets the error that it got in the first run, and nobody waits for ever."""
+
+        @zart.durable("child")
+        async def child() -> str:
+            return "done"
+
+        @zart.durable("parent")
+        async def parent() -> list[str]:
+            first, second = (zart.start_child(child, id="the-child") for _ in range(2))
+            with pytest.raises(zart.ChildFailedError, match="the-child"):
+                await second
+            return [await first]
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, parent, child):
+            handle = await scheduler.schedule(parent)
+            assert await handle.result(timeout="10s") == ["done"]
+            await scheduler.restart(handle.id)
+            assert await handle.result(timeout="10s") == ["done"]
+
+    @guarantee(18, 22)
     async def test_an_earlier_runs_child_with_other_input_is_not_taken_for_the_new_one(
         self, backend: Backend
     ) -> None:

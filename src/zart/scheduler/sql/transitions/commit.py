@@ -348,13 +348,15 @@ class _Batch:
         rows = await tx.fetch("existing_executions", entries=[(c.id,) for c in self.children])
         known = {row[0]: row for row in rows}
         new: dict[str, NewExecution] = {}
+        adopted: dict[str, NewExecution] = {}
         for child in sorted(self.children, key=lambda c: c.id):
             found = known.get(child.id)
             if found is None:  # of two that begin at once under one id the first has it
                 taken = new.setdefault(child.id, child).parent != child.parent
-            elif _is_of_earlier_run(found, child):
-                taken = False
-                await self._adopt(tx, child)
+            elif _is_of_earlier_run(found, child):  # the same holds for two that meet it again
+                taken = adopted.setdefault(child.id, child).parent != child.parent
+                if not taken:
+                    await self._adopt(tx, child)
             else:
                 taken = found[3:] != child.parent
             if taken and child.parent is not None:
