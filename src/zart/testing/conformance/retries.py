@@ -315,6 +315,36 @@ class TestTimeouts:
             assert (await scheduler.timeline(handle.id))[0].outcome == "timed_out"
 
     @guarantee(6)
+    async def test_a_recorded_deadline_holds_when_a_deploy_takes_the_timeout_away(
+        self, backend: Backend
+    ) -> None:
+        """The step ends as timed out, as it would have."""
+        calls: list[int] = []
+
+        async def slow() -> None:
+            calls.append(1)
+            if len(calls) == 1:
+                raise ConnectionError
+            await asyncio.Event().wait()
+
+        @zart.durable("redeployed")
+        async def workflow() -> str:
+            timeout = None if calls else "2h"
+            retry = zart.RetryConfig.fixed(3, "1h")
+            try:
+                await zart.context().step("slow", slow, timeout=timeout, retry=retry)
+            except zart.StepTimedOutError as error:
+                return error.message
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            await waits(scheduler, handle.id)
+            await pass_time(scheduler, timedelta(hours=2, seconds=-2))
+            assert await handle.result("10s") == "it did not end within its time"
+            assert len(calls) == 2
+
+    @guarantee(6)
     async def test_per_attempt_bounds_each_one(self, backend: Backend) -> None:
         """With per_attempt a timed-out attempt is retried, and the last one's end is a timeout."""
         calls: list[int] = []
