@@ -107,13 +107,11 @@ async def attempts(
     clock = around.clock
     number = 1
     deadline: int | None = None
+    before: Failure | None = None
     if earlier is not None:
         number, deadline = earlier.attempt + 1, earlier.deadline_at
         await around.back_off(name, earlier.retry_at, number)
-        if deadline is not None and clock.now_at() >= deadline:
-            # Nobody was there in time; another attempt would begin after the step's end.
-            failure = _no_time_left(msgspec.json.decode(earlier.error, type=Failure))
-            return Ended(Outcome.TIMED_OUT, write_failure(failure))
+        before = msgspec.json.decode(earlier.error, type=Failure)
     elif rules.timeout is not None and not rules.per_attempt:
         deadline = clock.now_at() + int(rules.timeout * 1_000_000)
     while True:
@@ -122,6 +120,9 @@ async def attempts(
             raised = None
         else:
             started = clock.now_at()
+            if before is not None and deadline is not None and started >= deadline:
+                # Nobody was there in time; another attempt would begin after the step's end.
+                return Ended(Outcome.TIMED_OUT, write_failure(_no_time_left(before)))
             limit = rules.timeout if deadline is None else max((deadline - started) / 1_000_000, 0)
             ended = await _one_attempt(call, limit)
             if isinstance(ended, Ended):
@@ -143,6 +144,7 @@ async def attempts(
         await around.write(around.entry(attempts=(row,)))
         number += 1
         await around.back_off(name, retry_at, number)
+        before = failure
 
 
 def _failure(

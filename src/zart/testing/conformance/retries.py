@@ -14,6 +14,7 @@ from zart.scheduler.durable import DurableScheduler
 from zart.testing import pass_time
 from zart.testing.conformance.harness import Backend, eventually, guarantee, open_scheduler, working
 from zart.testing.conformance.mortal import mortal, reached
+from zart.testing.conformance.rows import count_rows
 
 __all__ = ["TestExecutionRetries", "TestStepRetries", "TestTimeouts"]
 
@@ -343,6 +344,35 @@ class TestTimeouts:
             await pass_time(scheduler, timedelta(hours=2, seconds=-2))
             assert await handle.result("10s") == "it did not end within its time"
             assert len(calls) == 2
+
+    @guarantee(6)
+    @pytest.mark.parametrize("registered", [True, False], ids=("row", "here"))
+    async def test_no_attempt_begins_after_the_timeout(
+        self, backend: Backend, registered: bool
+    ) -> None:
+        """A process that stands still in the pause between two finds that the time is over."""
+        calls: list[int] = []
+
+        @zart.step(timeout="800ms", retry=zart.RetryConfig.fixed(3, "700ms"))
+        async def slow() -> None:
+            calls.append(1)
+            raise ConnectionError
+
+        @zart.durable("stands-still")
+        async def workflow() -> str:
+            try:
+                await (slow.schedule() if registered else slow())
+            except zart.StepTimedOutError as error:
+                return error.message
+            return ""
+
+        tasks = (workflow, slow) if registered else (workflow,)
+        async with open_scheduler(backend) as scheduler, working(scheduler, *tasks):
+            handle = await scheduler.schedule(workflow)
+            attempts = await eventually(lambda: count_rows(scheduler, "step_attempts"))
+            time.sleep(0.9)  # noqa: ASYNC251 nothing has its turn meanwhile
+            assert (await handle.result("10s")).startswith("no time is left")
+            assert len(calls) == attempts == 1
 
     @guarantee(6)
     async def test_per_attempt_bounds_each_one(self, backend: Backend) -> None:
