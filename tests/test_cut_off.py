@@ -227,6 +227,40 @@ async def test_a_cut_off_is_compacted_with_its_iteration(database: Database) -> 
         assert [s.name for s in await scheduler.timeline(handle.id)] == ["loop"]
 
 
+@pytest.mark.guarantee(3)
+@pytest.mark.parametrize("kind", ["step", "transaction"])
+async def test_a_call_cut_off_before_it_begins_does_not_begin_in_replay(
+    database: Database, kind: str
+) -> None:
+    """It waited for an earlier step's record; the workflow has gone on without it, for good."""
+    stuck = asyncio.Event()
+
+    @zart.durable("pays")
+    async def pays() -> str:
+        context, first = zart.context(), not stuck.is_set()
+        try:
+            async with asyncio.timeout(None if first else 0.05) as cut.bound:
+                await context.step("token", lambda: "", idempotent=True)
+                made = await cut.pay(kind)
+        except TimeoutError:
+            made = await context.step("fallback", lambda: "fell back")
+        if first:
+            stuck.set()
+            await asyncio.Event().wait()
+        return made
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        await run_sql(scheduler, "CREATE TABLE ledger (amount integer)")
+        cut = Cut(scheduler, before=False, name="token")
+        handle = await scheduler.schedule(pays)
+        async with mortal(scheduler, pays):
+            await reached(stuck)
+        async with working(scheduler, pays):
+            assert await handle.result(timeout="10s") == "fell back"
+    assert cut.calls == []
+
+
 async def test_a_replay_that_is_not_cut_off_again_says_so(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

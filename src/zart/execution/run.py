@@ -263,6 +263,15 @@ class Run:
         if not await self._outstanding.committed():
             self.lose()
 
+    async def catch_up_before(self, record_cancelled: Callable[[int], None]) -> None:
+        """The same before a step begins, where its caller may be cut off as well as in it."""
+        try:
+            await self.catch_up()
+        except asyncio.CancelledError:
+            if self.cancels:
+                record_cancelled(self.clock.now_at())
+            raise
+
     async def catch_up_at_last(self) -> None:
         """The same for a run that has failed: what cannot be written will not be replayed."""
         while self.behind:
@@ -305,7 +314,7 @@ class Run:
                 await self._cut_off_again(recorded)
             return self.replay(recorded, shape, rules)
         if self.behind and (not rules.idempotent or self._is_far_ahead()) and not self.stopping:
-            await self.catch_up()
+            await self.catch_up_before(functools.partial(self._record_cancelled, name, kind))
         if self.stopping or not self.ledger.holds:
             await self.wait_to_begin()
         started = self.clock.now_at()

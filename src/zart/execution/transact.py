@@ -45,7 +45,8 @@ async def transact(
         return run.replay(recorded, shape, rules)
     if run.stopping:
         await run.refuse()
-    await run.catch_up()
+    if run.behind:
+        await run.catch_up_before(functools.partial(_record_cancelled, run, name))
     started = run.clock.now_at()
     run.branches.enter()
     try:
