@@ -41,19 +41,19 @@ async def wait_for_event(
     """Take the next event of a name, or the time-out: one of them is recorded."""
     shape = run.serializer.shape(declared)
     recorded = await _recorded(run, name)
-    row = None
     if recorded is None:
         if run.stopping:
             await run.refuse()
         due_at = None if timeout is None else run.clock.now_at() + int(timeout * 1_000_000)
-        if not run.history.has_mail(event):
-            row = run.row(name, "event", None, None, due_at=due_at)
     else:
         due_at = recorded.due_at
     if recorded is not None and recorded.outcome is not None:
         return _outcome(recorded, event, shape)
     if run.behind:
         await run.catch_up()
+    row = None
+    if recorded is None and not run.history.has_mail(event):  # a sibling may just have taken it
+        row = run.row(name, "event", None, None, due_at=due_at)
     while True:
         if run.history.has_mail(event):
             return await _take(run, name, event, shape)

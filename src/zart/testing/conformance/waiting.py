@@ -390,6 +390,35 @@ class TestEvents:
                 assert await handle.result("5s") == "came"
             assert (await scheduler.timeline(handle.id))[0].outcome == "ok"
 
+    @guarantee(15, 16)
+    async def test_a_wait_whose_event_a_sibling_has_taken_is_recorded_with_its_time(
+        self, backend: Backend
+    ) -> None:
+        """Both have seen the one event while they waited for a record; the other's time counts."""
+
+        @zart.step(idempotent=True)
+        async def token() -> str:
+            return ""
+
+        async def second() -> str:
+            try:
+                return await zart.wait_for_event("news", type=str, timeout="10h")
+            except zart.EventTimedOutError:
+                return "late"
+
+        @zart.durable("two-waits")
+        async def workflow() -> list[str]:
+            await token()
+            return list(await asyncio.gather(zart.wait_for_event("news", type=str), second()))
+
+        async with open_scheduler(backend) as scheduler:
+            handle = await scheduler.schedule(workflow)
+            await handle.offer_event("news", "first")
+            async with working(scheduler, workflow):
+                await suspended(scheduler, handle.id)
+                await pass_time(scheduler, "11h")
+                assert await handle.result("5s") == ["first", "late"]
+
     @guarantee(16)
     async def test_event_against_timeout_has_one_outcome(self, backend: Backend) -> None:
         """Raced many times over, each wait has one outcome and no event is lost or doubled."""
