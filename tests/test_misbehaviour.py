@@ -14,6 +14,7 @@ import pytest
 import zart
 from tests.databases import Database
 from zart.execution import executor, run
+from zart.scheduler import strays
 from zart.scheduler import worker as polling
 from zart.testing.conformance.harness import eventually
 
@@ -503,6 +504,25 @@ async def test_a_failed_compensation_is_logged_as_such(
     attempts = ["attempt 1 failed", "attempt 2 failed"]
     compensations = ["attempt 1 of its on_failure failed", "attempt 2 of its on_failure failed"]
     assert texts == attempts + compensations
+
+
+@pytest.mark.guarantee(6)
+async def test_a_durable_call_in_a_finally_does_not_put_the_deadline_off(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, and the execution ends at once: nobody has to find it left behind."""
+    monkeypatch.setattr(strays, "STRAY", 600)
+
+    @zart.durable("bad", timeout="100ms")
+    async def bad() -> None:
+        try:
+            await zart.context().step("long", asyncio.sleep, 60)
+        finally:
+            await good_step()
+
+    async with bench(database, bad) as it:
+        error = await it.fails(bad)
+    assert error.error_type == "ExecutionTimedOut"
 
 
 _kept: set[asyncio.Task[Any]] = set()

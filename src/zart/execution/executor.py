@@ -189,6 +189,8 @@ class HandlerRun:
         if run.stopped:
             return None
         waits = run.branches.suspended
+        if waits is None and run.expired:  # a durable call in its `finally` was refused
+            return self._settle(run, self._timeout_failure(), (), failing=failed is not None)
         if waits is None:
             # A Suspension that no wait of this run raised: the claim was lost on the way.
             return None
