@@ -247,7 +247,7 @@ class TaskContext:
         ``return_exceptions`` it waits for all and puts errors in their places.
 
         Raises `StepFailedError`, `StepTimedOutError`, `StepCancelledError`, `ChildFailedError` or
-        a business error; `DefinitionError` for a handle of another run.
+        a business error; `DefinitionError` for a handle of another run or of a finished iteration.
         """
         return await fanout.wait_all(self._run, list(handles), return_exceptions=return_exceptions)
 

@@ -200,6 +200,12 @@ async def wait_all(
     for handle in handles:
         if handle.run is not run:
             raise DefinitionError(f"{handle!r} belongs to another run")
+        begun = isinstance(handle, LocalStep) or run.history.kind_of(handle.name) is not None
+        if not begun and not run.stopping:
+            raise DefinitionError(
+                f"{handle!r} belongs to an iteration of a loop that is finished, and its record has"
+                " been dropped: await it within that iteration"
+            )
     if not run.stopping:
         await run.catch_up()
     local = {h.name: h.task for h in handles if isinstance(h, LocalStep)}

@@ -194,6 +194,32 @@ class TestLoops:
                 assert await handle.result(timeout="10s")  # it has not passed that place before
             assert sorted(ended) == [0, 1, 2]
 
+    @guarantee(18, 19)
+    @pytest.mark.parametrize("kind", ["row", "child"])
+    async def test_what_a_finished_iteration_has_begun_cannot_be_awaited(
+        self, backend: Backend, kind: str
+    ) -> None:
+        """Its record is dropped: an error says so, and nobody waits for ever."""
+
+        @zart.step
+        async def part() -> None: ...
+
+        @zart.durable("part")
+        async def child() -> None: ...
+
+        @zart.durable("late")
+        async def late() -> None:
+            before: zart.StepHandle[None] | None = None
+            async for _ in zart.durable_loop("loop", range(2)):
+                if before is not None:
+                    await before
+                before = part.schedule() if kind == "row" else zart.start_child(child)
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, late, part, child):
+            handle = await scheduler.schedule(late)
+            with pytest.raises(zart.ExecutionFailedError, match="await it within that iteration"):
+                await handle.result(timeout="10s")
+
     @guarantee(19)
     async def test_names_are_free_in_each_iteration(self, backend: Backend) -> None:
         """A step may be named the same in each iteration, and before and after the loop."""
