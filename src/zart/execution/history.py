@@ -128,6 +128,10 @@ class History:
         self.cut_off = self.cut_off.difference(cut_off)
         return names + [cut_off_at(name) for name in cut_off]
 
+    def keeps(self, name: str) -> bool:
+        """False for a step that goes on beside a loop which has finished its iteration."""
+        return name in self._used
+
     def elsewhere(self, prefix: str) -> list[str]:
         """The distributed steps under a prefix that are not known to have ended."""
         return [

@@ -321,21 +321,20 @@ class Run:
         self.branches.enter()
         try:
             ended = await self._attempt(name, call, shape, rules, started)
-            row = self.row(name, kind, ended.outcome, ended.text, started_at=started)
-            if rules.idempotent and ended.outcome == Outcome.OK:
-                self._send_soon(row, ended.attempts)
-            else:
-                entry = self._ended(row, ended.attempts)
-                if await self.ledger.commit(entry) is not Receipt.COMMITTED:
-                    self.lose()
+            if self.history.keeps(name):
+                row = self.row(name, kind, ended.outcome, ended.text, started_at=started)
+                if rules.idempotent and ended.outcome == Outcome.OK:
+                    self._send_soon(row, ended.attempts)
+                else:
+                    entry = self._ended(row, ended.attempts)
+                    if await self.ledger.commit(entry) is not Receipt.COMMITTED:
+                        self.lose()
         except asyncio.CancelledError:
             self._record_cancelled(name, kind, started)
             raise
         finally:
             self.branches.leave()
-        if ended.outcome == Outcome.OK:
-            return ended.value
-        raise self.error(name, ended.outcome, ended.text, rules)
+        return self.made(name, ended, rules)
 
     def _ended(self, row: StepRow, attempts: tuple[AttemptRow, ...]) -> Entry:
         """The usual entry, in the fewest calls."""
@@ -370,7 +369,7 @@ class Run:
 
     def _record_cancelled(self, name: str, kind: str, started: int) -> None:
         """What the handler's own code has cancelled: a replay must take the same branch."""
-        if self.stopping:
+        if self.stopping or not self.history.keeps(name):
             return
         ended = self.history.find(name, kind)
         if ended is not None and ended.outcome is not None:
@@ -455,10 +454,15 @@ class Run:
         if recorded.outcome == Outcome.CANCELLED and recorded.kind != "distributed":
             raise asyncio.CancelledError
         assert recorded.outcome is not None
-        raise self.error(recorded.name, recorded.outcome, recorded.value, rules)
+        raise self._error(recorded.name, recorded.outcome, recorded.value, rules)
 
-    def error(self, name: str, outcome: str, text: str | None, rules: StepRules) -> BaseException:
-        """What a recorded outcome that is not ok raises where its step is awaited."""
+    def made(self, name: str, ended: Ended, rules: StepRules) -> Any:
+        """What has just been recorded: the value, or the exception."""
+        if ended.outcome == Outcome.OK:
+            return ended.value
+        raise self._error(name, ended.outcome, ended.text, rules)
+
+    def _error(self, name: str, outcome: str, text: str | None, rules: StepRules) -> BaseException:
         failure = read_failure(text or '{"type":"","message":""}')
         return step_error(name, outcome, failure, rules.raises, self.serializer)
 

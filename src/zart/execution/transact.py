@@ -60,9 +60,7 @@ async def transact(
         raise
     finally:
         run.branches.leave()
-    if ended.outcome == Outcome.OK:
-        return ended.value
-    raise run.error(name, ended.outcome, ended.text, rules)
+    return run.made(name, ended, rules)
 
 
 async def _once(

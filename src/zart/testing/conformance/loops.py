@@ -195,6 +195,31 @@ class TestLoops:
             assert sorted(ended) == [0, 1, 2]
 
     @guarantee(18, 19)
+    async def test_a_closure_that_outlives_its_iteration_leaves_nothing_behind(
+        self, backend: Backend
+    ) -> None:
+        """It runs to its end beside the next ones, and is not recorded any more."""
+        over = asyncio.Event()
+        ended: list[int] = []
+
+        async def beside(number: int) -> None:
+            await over.wait()
+            ended.append(number)
+
+        @zart.durable("outlived")
+        async def outlived() -> None:
+            async for number in zart.durable_loop("loop", range(3)):
+                zart.schedule_step("beside", beside, number)
+            over.set()
+            await zart.sleep("1ms")
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, outlived):
+            handle = await scheduler.schedule(outlived)
+            await handle.result(timeout="10s")
+            assert sorted(ended) == [0, 1, 2]
+            assert [s.name for s in await scheduler.timeline(handle.id)] == ["loop", "sleep"]
+
+    @guarantee(18, 19)
     @pytest.mark.parametrize("kind", ["row", "child"])
     async def test_what_a_finished_iteration_has_begun_cannot_be_awaited(
         self, backend: Backend, kind: str
