@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from tests.crash.processes import WorkerProcess, crew, until
 from tests.crash.workflow import errand, greedy
 from tests.databases import Database
 from tests.servers import PostgresServer
+from zart.models import Claim
+from zart.scheduler.entries import Entry, Receipt
 from zart.testing.conformance.harness import eventually, guarantee
 
 
@@ -111,6 +113,39 @@ async def test_what_does_not_end_in_time_is_given_back_at_once(database: Databas
         assert sorted(again.order) == [str(n) for n in range(5)]
         for execution in ids:
             assert (await scheduler.get(execution)).crashes == 0
+
+
+async def test_an_end_that_is_being_written_when_the_time_is_over_stands(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has ended is not given back: nobody runs it once more."""
+    written, given_back = asyncio.Event(), asyncio.Event()
+
+    @zart.durable("ends")
+    async def ends() -> None: ...
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        backend = scheduler.backend
+        commit, give_back = backend.commit, backend.give_back
+
+        async def late(entries: Sequence[Entry]) -> list[Receipt]:
+            written.set()
+            await given_back.wait()
+            return await commit(entries)
+
+        async def then_commit(worker: str, claims: Sequence[Claim]) -> None:
+            await give_back(worker, claims)
+            given_back.set()
+
+        monkeypatch.setattr(backend, "commit", late)
+        monkeypatch.setattr(backend, "give_back", then_commit)
+        worker = zart.Worker(scheduler, [ends], _config())
+        await worker.start()
+        handle = await scheduler.schedule(ends)
+        await written.wait()
+        await worker.stop(timeout=0)
+        assert (await handle.get()).status == "completed"
 
 
 async def test_stopping_twice_and_stopping_one_that_never_started_is_no_error(

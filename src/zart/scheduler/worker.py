@@ -222,6 +222,8 @@ class Worker:
         rest = dict(self._running)
         if not rest:
             return
+        # Their ends are on the way, and are written before the worker has stopped.
+        ending = set(self._ending)
         for running, task in rest.values():
             running.stop(Stop.SHUTDOWN)
             task.cancel()
@@ -230,7 +232,7 @@ class Worker:
             self._abandoned.add(task)
             task.add_done_callback(self._abandoned.discard)
         try:
-            await self._backend.give_back(self.id, [c for c in rest if c not in self._ending])
+            await self._backend.give_back(self.id, [c for c in rest if c not in ending])
         except Exception as error:
             _log.warning("%d tasks could not be given back: %s", len(rest), error)
         for claim in rest:
