@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 import zart
 from tests.databases import Database
 from zart.execution.branches import Branches, Waiting
-from zart.models import Claim, ClaimedTask
+from zart.execution.history import History
+from zart.models import Claim, ClaimedTask, Event
 from zart.scheduler.entries import Delivery, Entry, Receipt
 from zart.testing.conformance.harness import QUICK
 
@@ -121,6 +123,20 @@ async def test_an_event_that_a_sibling_s_time_out_has_read_ends_the_wait_for_it(
             await scheduler.backend.offer([Delivery("e", "money", '"paid"', "k")])
             delivered.set()
             assert await handle.result(timeout="10s") == ["in time", "paid"]
+
+
+@pytest.mark.guarantee(16)
+def test_an_event_that_was_put_back_is_not_lost_to_an_older_answer() -> None:
+    """A wait was cut off while it took an event; what was read in between is without that one."""
+    claim, money = Claim("e", 1, "", 1), Event(1, "money", '"paid"')
+    task = ClaimedTask(claim, "pays", "default", "null", 1, 1, 0, 1, 0, 0, events=[money])
+    history = History(task)
+    letter = history.take("money")
+    assert letter is not None
+    history.put_back(letter, "wait")
+    history.refresh(msgspec.structs.replace(task, events=[Event(2, "more", "1")], wake_sequence=2))
+    assert history.take("money") == money
+    assert history.has_mail("more")
 
 
 class _Nobody:

@@ -80,7 +80,9 @@ class History:
             if (known is None or known.outcome is None) and record.kind != CUT_OFF:
                 self._records[record.name] = record
         taken = self._taken or ()
-        self._mailbox = [event for event in task.events if event.sequence not in taken]
+        # What lies here already stays: it was put back after this answer had been read, maybe.
+        letters = {event.sequence: event for event in (*(self._mailbox or ()), *task.events)}
+        self._mailbox = [letters[each] for each in sorted(letters) if each not in taken]
         self.wake = task.wake_sequence
 
     # -- names --------------------------------------------------------------------------------
