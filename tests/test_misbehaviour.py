@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from tests.databases import Database
 from zart.execution import executor, run
 from zart.scheduler import strays
 from zart.scheduler import worker as polling
+from zart.scheduler.entries import Entry, Receipt
 from zart.testing.conformance.harness import eventually
 
 QUICK = zart.WorkerConfig(concurrency=4, shutdown_timeout="2s", poll_interval="20ms")
@@ -521,6 +522,39 @@ async def test_a_durable_call_in_a_finally_does_not_put_the_deadline_off(
             await good_step()
 
     async with bench(database, bad) as it:
+        error = await it.fails(bad)
+    assert error.error_type == "ExecutionTimedOut"
+
+
+@pytest.mark.guarantee(6)
+@pytest.mark.parametrize("then", ["raises", "waits", "returns"])
+async def test_a_deadline_that_passes_while_the_last_records_are_written_ends_the_execution(
+    database: Database, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """At once, as one that passes before: nobody has to find it left behind."""
+    monkeypatch.setattr(strays, "STRAY", 600)
+
+    @zart.step(idempotent=True)
+    async def quick() -> None: ...
+
+    @zart.durable("bad", timeout="100ms", max_retries=1)
+    async def bad() -> None:
+        await quick()
+        await asyncio.sleep(0)  # its record goes ahead
+        if then == "raises":
+            raise ValueError("bad")
+        if then == "waits":
+            await zart.sleep("1h")
+
+    async with bench(database, bad) as it:
+        commit = it.scheduler.backend.commit
+
+        async def slow(entries: Sequence[Entry]) -> list[Receipt]:
+            if any(row[2] == "quick" for entry in entries for row in entry.steps):
+                await asyncio.sleep(0.3)
+            return await commit(entries)
+
+        monkeypatch.setattr(it.scheduler.backend, "commit", slow)
         error = await it.fails(bad)
     assert error.error_type == "ExecutionTimedOut"
 

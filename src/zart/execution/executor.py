@@ -106,6 +106,11 @@ class HandlerRun:
         timer = None if failing or self._handler.timeout is None else self._set_deadline(run)
         try:
             return await self._attempt(run, failing.value if failing else None)
+        except asyncio.CancelledError:
+            if not run.expired or run.stopped:
+                raise
+            # While its last records were written: of that nobody else would make an end.
+            return self._settle(run, self._timeout_failure(), (), failing=False)
         finally:
             if timer is not None:
                 timer.cancel()
