@@ -19,6 +19,8 @@ import msgspec
 __all__ = ["Branches", "Rests", "Suspension", "Waiting"]
 
 
+LOOKS = 4
+"""Turns of the event loop, one after the other, in which every branch waits: then they do."""
 LOOK_AGAIN = 0.5
 """Seconds between looks at a run that is kept in memory by something that may go on by itself."""
 
@@ -79,6 +81,10 @@ class Branches:
     def enter(self) -> None:
         """A durable operation begins."""
         self._busy += 1
+        self.meet()
+
+    def meet(self) -> None:
+        """The present task makes a durable call, in a replay maybe: it is a branch of this run."""
         task = asyncio.current_task(self._loop)  # the loop is looked up slowly before Python 3.12
         if task is not self._root and task is not None:
             self.know(task)
@@ -139,7 +145,7 @@ class Branches:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._settle)
 
-    def _settle(self, *, sure: bool = False) -> None:
+    def _settle(self, looks: int = 1) -> None:
         self._scheduled = False
         if self._busy or not self._waiting or self.suspended is not None:
             return
@@ -150,11 +156,12 @@ class Branches:
             if (stirring := _stirring(task, resting, set())) is not None:
                 self._watch(stirring)
                 return
-        if not sure:
+        if looks < LOOKS:
             # A branch that has just ended may still have callbacks to come: its group cancels the
-            # others then, its gather raises. They run before a second look does.
+            # others then, its gather raises, and so does what waits for that. They run before the
+            # last look does.
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(functools.partial(self._settle, sure=True))
+            asyncio.get_running_loop().call_soon(functools.partial(self._settle, looks + 1))
             return
         # What has come may have been read for another branch's sake. The park would say that it
         # was seen, and nothing would wake the run for it.

@@ -197,6 +197,7 @@ async def wait_all(
 
     With ``return_exceptions`` it waits for all and gives failures in their places.
     """
+    run.branches.meet()
     for handle in handles:
         if handle.run is not run:
             raise DefinitionError(f"{handle!r} belongs to another run")

@@ -31,6 +31,10 @@ current_run: ContextVar[Run | None] = ContextVar("zart_run", default=None)
 IN_PLACE = 1.0
 """Seconds up to which a backoff is waited for in place instead of suspending."""
 
+TURNS = 2
+"""Turns of the event loop that tasks have which the handler has just made, and those that they make
+in the first, until a wait that seems to be alone suspends: they may be branches."""
+
 UNWINDING = 30.0
 """Seconds that a suspended handler may take to unwind: its ``finally`` blocks may do real work."""
 
@@ -449,6 +453,7 @@ class Run:
 
     def replay(self, recorded: Recorded, shape: Shape, rules: StepRules) -> Any:
         """The recorded outcome again: the same value, or the same exception."""
+        self.branches.meet()
         if recorded.outcome == Outcome.OK:
             return shape.decode(recorded.value or "null")
         if recorded.outcome == Outcome.CANCELLED and recorded.kind != "distributed":
@@ -481,10 +486,7 @@ class Run:
             if row is not None:
                 self.write_soon(self.entry(steps=(row,)))
             return
-        if self.branches.alone:
-            # Tasks that the handler has just made have their first turn: they may be branches.
-            await asyncio.sleep(0)
-        if self.branches.alone:
+        if await self._is_alone():
             if row is not None:
                 self.park_rows += (row,)
             self.branches.suspend(waiting)
@@ -497,6 +499,13 @@ class Run:
         finally:
             if timer:
                 timer.pop().cancel()
+
+    async def _is_alone(self) -> bool:
+        for _ in range(TURNS):
+            if not self.branches.alone:
+                return False
+            await asyncio.sleep(0)
+        return self.branches.alone
 
     def _alarm(self, waiting: Waiting) -> list[asyncio.TimerHandle]:
         """Look at the branches when a wait is due; a little later again if that was early."""

@@ -16,6 +16,7 @@ __all__ = ["sleep_until", "wait_for_event"]
 
 async def sleep_until(run: Run, name: str, due_at: int) -> None:
     """Wait until a time, the first that was recorded under this name."""
+    run.branches.meet()
     recorded = run.history.find(name, "sleep")
     if recorded is not None and recorded.outcome is not None:
         return  # over, also for a clock that has been set back since
@@ -39,6 +40,7 @@ async def wait_for_event(
     run: Run, name: str, event: str, declared: Any, timeout: float | None
 ) -> Any:
     """Take the next event of a name, or the time-out: one of them is recorded."""
+    run.branches.meet()
     shape = run.serializer.shape(declared)
     recorded = await _recorded(run, name)
     if recorded is None:

@@ -106,6 +106,45 @@ class TestBranches:
             assert await handle.result("5s") == ["asked", "yes"]
             assert calls == ["ask"]
 
+    @guarantee(3, 17)
+    @pytest.mark.parametrize("form", ["step", "event", "group"])
+    async def test_a_failing_branch_ends_the_wait_of_the_workflow_itself_in_each_life(
+        self, backend: Backend, form: str
+    ) -> None:
+        """In a replay it fails before it has anything to do, and is a branch all the same."""
+
+        @zart.step
+        async def fail() -> None:
+            raise ValueError("no card")
+
+        async def branch() -> None:
+            if form == "event":
+                await zart.wait_for_event("soon", timeout="1ms")
+            elif form == "group":
+                await asyncio.gather(fail(), fail())
+            else:
+                await fail()
+
+        @zart.durable("failing-beside")
+        async def workflow() -> str:
+            ended = "passed"
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(branch())
+                    await zart.wait_for_event("never")
+            except* (zart.StepFailedError, zart.EventTimedOutError):
+                ended = "failed"
+            await zart.sleep("10h")
+            return ended
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            await eventually(
+                handle.get, is_true=lambda e: e.due is not None and "sleep" in e.waiting_for
+            )
+            await pass_time(scheduler, "11h")
+            assert await handle.result("5s") == "failed"
+
     @guarantee(17)
     async def test_it_is_suspended_once_plain_io_beside_a_wait_has_ended(
         self, backend: Backend
