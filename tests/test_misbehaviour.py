@@ -340,6 +340,27 @@ async def test_a_handler_that_swallows_its_suspension_for_ever_fails_and_loses_i
 # -- what it returns ----------------------------------------------------------------------------
 
 
+async def test_an_event_of_another_type_is_named_and_the_wait_can_be_made_again(
+    database: Database,
+) -> None:
+    """The error says which event does not fit; it is taken, so another wait gets the next."""
+
+    @zart.durable
+    async def bad() -> str:
+        try:
+            return await zart.wait_for_event("answer", type=str)
+        except zart.DecodeError as misfit:
+            return f"{misfit} / {await zart.wait_for_event('answer', type=str)}"
+
+    async with bench(database, bad) as it:
+        handle = await it.begin(bad)
+        await handle.offer_event("answer", 3)
+        await handle.offer_event("answer", "three")
+        told = await handle.result(timeout="10s")
+    assert told.startswith("event 'answer' does not read as str: Expected `str`, got `int`")
+    assert told.endswith(" / three")
+
+
 class Opaque:
     """Nothing that JSON could hold."""
 

@@ -82,7 +82,7 @@ class DistributedStep(StepHandle[T_co]):
         """The recorded result, or the recorded failure raised."""
         assert recorded.outcome is not None
         if recorded.outcome == Outcome.OK:
-            return self.shape.decode(recorded.value or "null")
+            return self.shape.decode(recorded.value or "null", "the result of step", self.name)
         failure = read_failure(recorded.value or '{"type":"","message":""}')
         raise step_error(
             self.name, recorded.outcome, failure, self.rules.raises, self.run.serializer
@@ -104,7 +104,7 @@ class ChildHandle(StepHandle[T_co]):
     def outcome(self, recorded: Recorded) -> Any:
         """The child's result, or `ChildFailedError`."""
         if recorded.outcome == Outcome.OK:
-            return self.shape.decode(recorded.value or "null")
+            return self.shape.decode(recorded.value or "null", "the result of child", self.id)
         if recorded.outcome == Outcome.CANCELLED:
             raise ChildFailedError(f"child execution {self.id!r} was cancelled", child=self.id)
         failure = read_failure(recorded.value or '{"type":"","message":""}')

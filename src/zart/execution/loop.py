@@ -86,7 +86,8 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
         if recorded is None or recorded.value is None:
             return 0
         mark = msgspec.json.decode(recorded.value, type=_Mark)
-        self.state = self._shape.decode(bytes(mark.state).decode())
+        text = bytes(mark.state).decode()
+        self.state = self._shape.decode(text, "the state of loop", self._name)
         return mark.finished
 
     def _started(self, finished: int) -> Iterator[Any]:

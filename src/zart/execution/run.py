@@ -455,7 +455,7 @@ class Run:
         """The recorded outcome again: the same value, or the same exception."""
         self.branches.meet()
         if recorded.outcome == Outcome.OK:
-            return shape.decode(recorded.value or "null")
+            return shape.decode(recorded.value or "null", "the result of step", recorded.name)
         if recorded.outcome == Outcome.CANCELLED and recorded.kind != "distributed":
             raise asyncio.CancelledError
         assert recorded.outcome is not None

@@ -91,7 +91,7 @@ async def _recorded(run: Run, name: str) -> Recorded | None:
 def _outcome(recorded: Recorded, event: str, shape: Any) -> Any:
     if recorded.outcome == Outcome.TIMED_OUT:
         raise _timed_out(recorded.name, event)
-    return shape.decode(recorded.value or "null")
+    return shape.decode(recorded.value or "null", "event", event)
 
 
 async def _take(run: Run, name: str, event: str, shape: Any) -> Any:
@@ -107,13 +107,13 @@ async def _take(run: Run, name: str, event: str, shape: Any) -> Any:
     if alone:
         run.along += (row,)
         run.takings += ((letter.sequence, name),)
-        return shape.decode(letter.payload)
+        return shape.decode(letter.payload, "event", event)
     run.branches.enter()
     try:
         await _record_taking(run, name, letter, row)
     finally:
         run.branches.leave()
-    return shape.decode(letter.payload)
+    return shape.decode(letter.payload, "event", event)
 
 
 async def _record_taking(run: Run, name: str, letter: Event, row: StepRow) -> None:

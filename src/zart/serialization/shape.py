@@ -109,8 +109,8 @@ class Shape:
             raise self._misfit("NaN and infinity have no form in JSON", NON_FINITE_MEND)
         return stored.decode()
 
-    def decode(self, text: str) -> Any:
-        """Read stored JSON text as the declared type.
+    def decode(self, text: str, what: str = "Stored JSON", name: str = "") -> Any:
+        """Read stored JSON text as the declared type; ``what`` and ``name`` say whose it is.
 
         Raises:
             DecodeError: the text is not JSON, or does not fit the declared type.
@@ -119,7 +119,8 @@ class Shape:
             return self._decode(text)
         except Exception as error:  # codecs and models raise what they like
             raise DecodeError(
-                f"Stored JSON does not read as {name_of(self.type)}: {error}. If the type has "
+                f"{what}{f' {name!r}' if name else ''} does not read as {name_of(self.type)}: "
+                f"{error}. If the type has "
                 "changed since this was stored, let it accept the old form as well: give new "
                 "fields a default, and keep the old names."
             ) from error
