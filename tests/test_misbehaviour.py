@@ -506,6 +506,26 @@ async def test_a_failure_is_logged_once_with_the_execution_and_the_reason(
     assert texts == ["execution 'bad' of task 'bad': attempt 1 failed: ValueError: broken"]
 
 
+async def test_a_step_that_is_tried_again_is_logged_with_its_execution(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many executions have a step of that name: the log says which of them tries it again."""
+
+    @zart.step(retry=zart.RetryConfig.fixed(1, "10ms"))
+    async def fetch() -> None:
+        raise ConnectionError("no line")
+
+    @zart.durable
+    async def bad() -> None:
+        await fetch()
+
+    with caplog.at_level(logging.INFO, "zart.step"):
+        async with bench(database, bad) as it:
+            await it.fails(bad)
+    texts = [record.getMessage() for record in caplog.records if record.name == "zart.step"]
+    assert texts == ["execution 'bad': step 'fetch': attempt 1 failed: ConnectionError: no line"]
+
+
 async def test_a_failed_compensation_is_logged_as_such(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

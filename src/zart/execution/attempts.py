@@ -139,7 +139,14 @@ async def attempts(
         if deadline is not None and retry_at >= deadline:
             late = _no_time_left(failure)
             return _ended(around, name, Outcome.TIMED_OUT, late, number, deadline, started)
-        _log.info("step %s: attempt %d failed: %s: %s", name, number, failure.type, failure.message)
+        _log.info(
+            "execution %r: step %r: attempt %d failed: %s: %s",
+            around.claim.execution_id,
+            name,
+            number,
+            failure.type,
+            failure.message,
+        )
         row = attempt_row(around, name, number, write_failure(failure), retry_at, deadline, started)
         await around.write(around.entry(attempts=(row,)))
         number += 1
