@@ -157,10 +157,14 @@ def _rebuilt(
     arguments: list[object] = [failure.message]
     if failure.arguments is not None:
         arguments = serializer.shape(list).decode(failure.arguments)
+    error: BaseException | None
     try:
         error = kind(*arguments)
     except Exception:
-        # A constructor that takes something else than it passes on as args.
+        error = None
+    if error is None or error.args != tuple(arguments):
+        # A constructor that takes something else than it passes on as args: what it would make of
+        # these is an error with another message.
         error = kind.__new__(kind)
         error.args = tuple(arguments)
     vars(error)["__zart_step__"] = step

@@ -34,6 +34,14 @@ class StolenCardError(CardDeclinedError):
     """A kind of the above."""
 
 
+class SoldOutError(Exception):
+    """A business error that is made of something else than its message."""
+
+    def __init__(self, article: str) -> None:
+        super().__init__(f"no {article} left")
+        self.article = article
+
+
 @pytest.mark.asyncio
 class TestRecordedSteps:
     """1. A recorded step never runs again."""
@@ -443,6 +451,28 @@ class TestOutcomes:
             assert await handle.result("10s") == ["StolenCardError", "4242", "7"]
             assert calls == [1]
             assert (await scheduler.timeline(handle.id))[0].outcome == "failed"
+
+    @guarantee(4)
+    async def test_a_business_error_keeps_its_message_whatever_its_constructor_takes(
+        self, backend: Backend
+    ) -> None:
+        """What its constructor makes of its args is no other error than the one that was raised."""
+
+        @zart.step(raises=SoldOutError)
+        async def reserve() -> None:
+            raise SoldOutError("tea")
+
+        @zart.durable("sold-out")
+        async def workflow() -> str:
+            try:
+                await reserve()
+            except SoldOutError as error:
+                return str(error)
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result("10s") == "no tea left"
 
     @guarantee(4)
     async def test_any_other_error_becomes_step_failed_with_the_original(
