@@ -33,6 +33,11 @@ def test_wrong_usage_is_one_line_and_exit_code_1(words: tuple[str, ...], said: s
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_bare_command_shows_its_help() -> None:
+    """Without a command it says which there are, one on a line."""
+    assert Zart(None).succeed() == Zart(None).succeed("--help")
+
+
 def test_a_payload_that_does_not_fit_is_refused(sqlite_database: Database) -> None:
     """Bad JSON, input of another type, an unknown task or a bad time schedules nothing."""
     zart = Zart(sqlite_database.url)

@@ -29,7 +29,6 @@ Exit codes: 0 success; 1 failure, wrong usage too; 2 time-out; 3 not found.
 app = typer.Typer(
     name="zart",
     help=_HELP,
-    no_args_is_help=True,
     rich_markup_mode=None,  # the plain help is quicker, and reads as well in a pipe
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,7 +70,8 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False, prog_name="zart")
+        # Typer's own help for a call without words is an error, which would be told in one line.
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="zart")
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output has heard enough: `zart list | head -1`.
