@@ -38,6 +38,11 @@ async def jam() -> None:
     await refuse()
 
 
+@jam.on_failure
+async def clear(_: None, failure: zart.Failure) -> None:
+    assert failure.step == "refuse"
+
+
 @zart.durable("stall", retry=zart.RetryConfig.fixed(1, "2h"))
 async def stall() -> None:
     raise ConnectionError("no\npower")

@@ -54,6 +54,9 @@ def test_an_execution_is_led_from_its_schedule_to_its_result(database: Database)
     timeline = zart.succeed("status", "j-1", "--verbose")
     assert "refuse: attempt 1 failed" in timeline
     assert "refuse: attempt 2 failed" in timeline
+    row = next(line for line in timeline.splitlines() if line.startswith("on_failure"))
+    assert "StepFailedError: step 'refuse' failed: ValueError: no" in row
+    assert "Traceback" not in row
     assert "\x1b" not in timeline
 
 

@@ -153,6 +153,9 @@ def _shown(out: Output, step: StepRecord) -> Cell:
     if step.outcome is None:
         return f"until {out.moment(step.due)}" if step.due is not None else ""
     text = step.value or ""
+    if step.kind == "failure":  # what `on_failure` was given; its traceback stands below the table
+        failure = msgspec.json.decode(text, type=Failure)
+        text = f"{failure.type}: {failure.message}"
     if out.terminal and len(text) > _SHORT:
         text = text[: _SHORT - 3] + "..."
     return text
