@@ -41,7 +41,9 @@ async def schedule(
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Its id; a new UUID unless given.")
     ] = None,
-    queue: Annotated[str, typer.Option(metavar="NAME", help="The queue.")] = DEFAULT_QUEUE,
+    queue: Annotated[
+        str, typer.Option("--queue", "-q", metavar="NAME", help="The queue.")
+    ] = DEFAULT_QUEUE,
     priority: Annotated[int, typer.Option(metavar="N", help="Lower goes first.")] = 0,
     delay: Annotated[
         str | None, typer.Option(metavar="TIME", help="Start after this time: 5m, 2h.")
