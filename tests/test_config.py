@@ -42,8 +42,7 @@ def test_a_worker_s_config_is_checked_as_it_is_made(settings: dict[str, Any], sa
 
 def test_queues_may_be_any_collection_and_are_kept_as_a_tuple() -> None:
     """Each counts once, and the config stays hashable."""
-    queues: Any = ["mail", "default", "mail"]
-    config = zart.WorkerConfig(queues=queues)
+    config = zart.WorkerConfig(queues=["mail", "default", "mail"])
     assert config.queues == ("mail", "default")
     assert hash(config) == hash(zart.WorkerConfig(queues=("mail", "default")))
 

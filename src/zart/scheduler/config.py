@@ -43,7 +43,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     concurrency: int = 100
     shutdown_timeout: Duration = "30s"
-    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    queues: tuple[str, ...] | list[str] = (DEFAULT_QUEUE,)
     beat: Duration = "5s"
     lease: Duration = "15s"
     max_crashes: int = 5
