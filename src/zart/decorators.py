@@ -50,7 +50,8 @@ class Step(Generic[P, T]):
     def __repr__(self) -> str:
         return f"<step {self.__zart_step_function__.step_name!r}>"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    # No `Any` among what it sends and takes: mypy would make one of a `gather` of several types.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, T]:
         step = self.__zart_step_function__
         run = current_run.get()
         if run is None:

@@ -62,7 +62,7 @@ async def steps() -> None:
     assert_type(await charge_with_rules("visa"), str)
     assert_type(await weigh(Order("o-1", "visa", 1)), float)
     assert_type(await weigh_with_rules(Order("o-1", "visa", 1), precise=True), float)
-    await assert_type(charge("visa", 1), Coroutine[Any, Any, str])
+    await assert_type(charge("visa", 1), Coroutine[object, None, str])
 
     await charge("visa")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await charge("visa", "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -80,6 +80,9 @@ async def named_steps() -> None:
 async def concurrent_steps() -> None:
     both = await asyncio.gather(charge("visa", 1), charge("amex", 2))
     assert_type(both, tuple[str, str])
+    charge_id, weight = await asyncio.gather(charge("visa", 1), weigh(Order("o-1", "visa", 1)))
+    assert_type(charge_id, str)
+    assert_type(weight, float)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(charge("visa", 1))
     assert_type(task.result(), str)
