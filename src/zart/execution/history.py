@@ -39,6 +39,11 @@ def _full(name: str) -> str:
     return outer + name
 
 
+def _a(kind: str) -> str:
+    noun = "distributed step" if kind == "distributed" else kind
+    return f"an {noun}" if noun == "event" else f"a {noun}"
+
+
 class History:
     """A run's recorded steps, failed attempts and mailbox, and the names it has used so far."""
 
@@ -154,9 +159,9 @@ class History:
         record = self._records.get(name)
         if record is not None and record.kind != kind:
             raise DivergenceError(
-                f"the history has a {record.kind} under the name {name!r}, the code asks for a"
-                f" {kind}: the workflow has been changed under a running execution. Give the new"
-                " call another name, or guard it with `patched`"
+                f"the history has {_a(record.kind)} under the name {name!r}, the code asks for"
+                f" {_a(kind)}: the workflow has been changed under a running execution. Give the"
+                " new call another name, or guard it with `patched`"
             )
         return record
 

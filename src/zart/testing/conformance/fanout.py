@@ -275,8 +275,9 @@ class TestFanOut:
             }
 
     @guarantee(18)
+    @pytest.mark.parametrize("recorded", ["a step", "a distributed step"])
     async def test_another_kind_of_call_under_a_recorded_name_is_a_divergence(
-        self, backend: Backend
+        self, backend: Backend, recorded: str
     ) -> None:
         """It is never taken for what is recorded: the error says what to do."""
         code: list[str] = ["old"]
@@ -284,11 +285,14 @@ class TestFanOut:
         @zart.durable("changed")
         async def changed() -> None:
             if code == ["old"]:
-                await zart.context().step("thing", square, 2)
+                if recorded == "a step":
+                    await zart.context().step("thing", square, 2)
+                else:
+                    await zart.context().schedule_step("thing", square, 2)
                 await zart.wait_for_event("go on")
             await zart.capture("thing", lambda: 2)
 
-        async with open_scheduler(backend) as scheduler, working(scheduler, changed):
+        async with open_scheduler(backend) as scheduler, working(scheduler, changed, square):
             handle = await scheduler.schedule(changed)
             await eventually(handle.get, is_true=lambda e: e.status == "waiting")
             code[:] = ["new"]
@@ -296,6 +300,7 @@ class TestFanOut:
             with pytest.raises(zart.ExecutionFailedError, match="patched") as failed:
                 await handle.result(timeout="10s")
             assert failed.value.error_type == "zart.errors.DivergenceError"
+            assert f"the history has {recorded} under the name 'thing'" in str(failed.value)
 
     @guarantee(6, 18)
     @pytest.mark.parametrize("registered", [True, False], ids=("row", "closure"))
