@@ -19,6 +19,9 @@ async def without_data(self: Any, ctx: Any) -> None: ...
 async def without_ctx(self: Any, failure: Any) -> None: ...
 
 
+def without() -> None: ...
+
+
 def plain(self: Any, ctx: Any, failure: Any) -> None: ...
 
 
@@ -54,6 +57,35 @@ def test_a_class_without_type_parameters_has_those_of_run_by_their_places() -> N
 
     assert (Named.data_type, Named.output_type) == (int, str)
     assert (Static.data_type, Static.output_type) == (int, str)
+
+
+def generator() -> Any:
+    yield 1
+
+
+async def async_generator() -> Any:
+    yield 1
+
+
+@zart.durable
+async def workflow() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (generator, r"and generator\(\).* yields: return a list"),
+        (async_generator, "yields: return a list"),
+        (run, r"is a method: .*`await ctx.step\(\"run\", self.run, ...\)`"),
+        (workflow, "decorates a function, not <durable 'workflow'>"),
+        (zart.step(without), "decorates a function, not <step 'without'>"),
+        (3, "decorates a function, not 3"),
+    ],
+)
+def test_what_can_be_no_step_is_refused(function: Any, said: str) -> None:
+    """A step is called alone, without an object, and returns its result."""
+    with pytest.raises(zart.DefinitionError, match=said):
+        zart.step(function)
 
 
 def _on_failure(function: Any) -> Callable[[], object]:

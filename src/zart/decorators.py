@@ -12,7 +12,7 @@ from zart.duration import Duration, seconds
 from zart.errors import DefinitionError
 from zart.execution import fanout
 from zart.execution.context import TaskContext, run_here
-from zart.execution.definition import async_taking
+from zart.execution.definition import async_taking, fit_for_step
 from zart.execution.fanout import StepHandle
 from zart.execution.gate import called
 from zart.execution.handler import TaskHandler
@@ -171,10 +171,14 @@ def step(
         type=type,
     )
 
-    def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        if not callable(function):
+    def decorate(function: Any) -> Step[..., Any]:
+        if not callable(function) or isinstance(function, Step | Durable):
             raise DefinitionError(f"@zart.step decorates a function, not {function!r}")
-        return Step(function, checked(name or function.__name__, "a step's name"), rules)
+        made: Step[..., Any] = Step(
+            function, checked(name or function.__name__, "a step's name"), rules
+        )
+        fit_for_step(function, made.__zart_step_function__.signature)
+        return made
 
     return decorate if function is None else decorate(function)
 

@@ -9,7 +9,7 @@ from typing import Any
 from zart.errors import DefinitionError
 from zart.execution.step import is_async
 
-__all__ = ["async_taking"]
+__all__ = ["async_taking", "fit_for_step"]
 
 
 def async_taking(function: Any, arguments: Sequence[str], what: str, form: str) -> None:
@@ -26,6 +26,24 @@ def async_taking(function: Any, arguments: Sequence[str], what: str, form: str) 
             f"{what} gets {', '.join(arguments)}, which {_name(function)} does not take"
             f" ({error}): write {form}"
         ) from None
+
+
+def fit_for_step(function: Any, signature: inspect.Signature) -> None:
+    """Expect a function that can be called alone and returns its result.
+
+    Raises `DefinitionError` for a generator, and for a method, which a step would call without its
+    object.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DefinitionError(
+            f"a step returns its result, and {_name(function)} yields: return a list of it"
+        )
+    if next(iter(signature.parameters), "") == "self":
+        raise DefinitionError(
+            f"{_name(function)} is a method: @zart.step decorates functions outside of classes. In"
+            f' a workflow write `await ctx.step("{function.__name__}",'
+            f" self.{function.__name__}, ...)`"
+        )
 
 
 def _name(function: Any) -> str:
