@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -455,6 +456,25 @@ async def test_a_stray_task_that_makes_durable_calls_is_ended_with_its_handler(
         assert await handle.result(timeout="10s") == "good"
         await it.comes_to_rest()
     assert ended == ["CancelledError"]
+
+
+async def test_a_branch_that_is_left_behind_ends_without_a_word_in_the_log(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A step and a wait that begin as the workflow ends: asyncio called them errors."""
+
+    @zart.durable
+    async def untidy() -> str:
+        _keep(asyncio.create_task(good_step()))
+        _keep(asyncio.create_task(zart.wait_for_event("never")))
+        return "good"
+
+    async with bench(database, untidy) as it:
+        handle = await it.begin(untidy)
+        assert await handle.result(timeout="10s") == "good"
+        await it.comes_to_rest()
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_a_thread_step_may_run_a_loop_of_its_own(database: Database) -> None:
