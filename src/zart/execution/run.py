@@ -150,8 +150,7 @@ class Run:
         if refusals > 10:
             raise SuspensionSwallowedError(_SWALLOWED.format(self.claim.execution_id))
         # In a task that no one awaits any more asyncio need not complain of the signal.
-        if (task := asyncio.current_task()) is not None:
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        here.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise Suspension
 
     @property
