@@ -110,7 +110,7 @@ class Serializer:
         for native in (str, int, float):
             if isinstance(value, native):
                 return native(value)
-        raise TypeError(f"a {name_of(type(value))} has no form in JSON that zart knows")
+        raise TypeError(f"an object of {name_of(type(value))} has no form in JSON that zart knows")
 
     def _decode_other(self, declared: type, stored: Any) -> Any:
         """Read what stands for a class that msgspec does not know, or for a placeholder."""

@@ -42,9 +42,9 @@ class Trouble:
             self._said[kind] = now
             self._since = self._since or began
         _log.warning(
-            "the database %s does not serve: %s: %s; what is to be written waits, and is"
+            "the database%s does not serve: %s: %s; what is to be written waits, and is"
             " tried again",
-            self.address,
+            self.address and f" {self.address}",
             type(error).__name__,
             error,
         )
@@ -57,4 +57,5 @@ class Trouble:
             since, self._since = self._since, 0.0
         if since:
             seconds = time.monotonic() - since
-            _log.warning("the database %s serves again, after %.1f s", self.address, seconds)
+            where = self.address and f" {self.address}"
+            _log.warning("the database%s serves again, after %.1f s", where, seconds)
