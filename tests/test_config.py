@@ -31,7 +31,7 @@ import zart
         ({"beat": 0}, "beat 0 is no pause"),
         ({"lease": "9s"}, "lease '9s' with beat '5s'"),
         ({"beat": "100ms", "lease": "300ms"}, "lease '300ms' is out of bounds"),
-        ({"lease": 1e300}, "at most a day"),
+        ({"lease": "2d"}, "at most a day"),
     ],
 )
 def test_a_worker_s_config_is_checked_as_it_is_made(settings: dict[str, Any], said: str) -> None:
