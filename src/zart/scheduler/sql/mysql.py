@@ -16,6 +16,7 @@ import asyncmy
 import msgspec
 from asyncmy import errors
 from asyncmy.constants import ER, SERVER_STATUS
+from asyncmy.cursors import Cursor
 
 from zart.scheduler.sql.database import (
     ANSWER_TIMEOUT,
@@ -216,8 +217,11 @@ class MySQLDatabase(Database):
 
 
 async def _run(connection: Any, sql: str, values: Sequence[Any] | None = None) -> Any:
-    """Run one statement; gives asyncmy's cursor, which holds all rows."""
-    cursor = connection.cursor()
+    """Run one statement; gives asyncmy's cursor, which holds all rows.
+
+    Its rows are tuples, whatever a user's connection, or ``options``, would have them be.
+    """
+    cursor = connection.cursor(Cursor)
     await cursor.execute(sql, values)
     return cursor
 

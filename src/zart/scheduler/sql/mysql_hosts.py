@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import asyncmy
 from asyncmy import errors
 from asyncmy.constants import CLIENT, ER
+from asyncmy.cursors import Cursor
 
 from zart.scheduler.sql import lines
 from zart.scheduler.sql.hosts import Hosts
@@ -165,6 +166,6 @@ async def _roles(connection: Any) -> set[str]:
 
 
 async def _ask(connection: Any, sql: str) -> Sequence[tuple[Any, ...]]:
-    cursor = connection.cursor()
+    cursor = connection.cursor(Cursor)
     await cursor.execute(sql)
     return cast("Sequence[tuple[Any, ...]]", await cursor.fetchall() or ())

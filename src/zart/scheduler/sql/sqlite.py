@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from operator import itemgetter
@@ -34,7 +34,7 @@ from zart.scheduler.sql.database import (
 )
 from zart.scheduler.sql.file_watch import FileWatch
 from zart.scheduler.sql.frontier import Stretch
-from zart.scheduler.sql.statements import Column, Statements, Tables, Wording
+from zart.scheduler.sql.statements import Column, Statement, Statements, Tables, Wording
 from zart.scheduler.sql.transaction import Row, Work
 
 __all__ = ["SqliteDatabase"]
@@ -180,7 +180,12 @@ class _SqliteTransaction:
         named = self._statements[statement]
         if "names" in values:
             return self._ready_tasks(values["names"], values["amount"])
-        return self._connection.execute(named.sql, named.bind(values, _spread)).fetchall()
+        return self._run(named, values).fetchall()
+
+    def _run(self, named: Statement, values: Mapping[str, Any]) -> apsw.Cursor:
+        cursor = self._connection.cursor()
+        cursor.row_trace = None  # a user's connection may give its rows another form
+        return cursor.execute(named.sql, named.bind(values, _spread))
 
     def _ready_tasks(self, stretches: Sequence[Stretch], amount: int) -> list[Row]:
         """The most urgent of all names: SQLite has no lateral join, so each probes the index.
@@ -191,12 +196,11 @@ class _SqliteTransaction:
         found: list[Row] = []
         for name in dict.fromkeys(stretch[:2] for stretch in stretches):
             values = {"queue": name[0], "task": name[1], "amount": amount}
-            found += self._connection.execute(named.sql, named.bind(values, _spread)).fetchall()
+            found += self._run(named, values).fetchall()
         return sorted(found, key=_by_urgency)[:amount]
 
     async def execute(self, statement: str, /, **values: Any) -> int:
-        named = self._statements[statement]
-        self._connection.execute(named.sql, named.bind(values, _spread)).close()
+        self._run(self._statements[statement], values).close()
         return self._connection.changes()
 
 
