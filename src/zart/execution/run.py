@@ -38,6 +38,10 @@ in the first, until a wait that seems to be alone suspends: they may be branches
 UNWINDING = 30.0
 """Seconds that a suspended handler may take to unwind: its ``finally`` blocks may do real work."""
 
+LARGE = 16 * 1024
+"""Characters above which an outcome does not wait for others that could go in one entry with it: no
+entry can be split, and a server refuses a long statement."""
+
 _NOTHING = Outstanding()
 """What is outstanding of a run that has written nothing without waiting, as most have."""
 
@@ -232,7 +236,7 @@ class Run:
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._send)
         self._unsent += (row,)
-        if attempts:
+        if attempts or len(row[6] or "") > LARGE:
             self._send(attempts)
 
     def send_again(self, rows: tuple[StepRow, ...]) -> None:

@@ -171,7 +171,9 @@ class DurableScheduler:
         self.wakeups = WakeUps(backend.hints)
         self._registry = registry
         self.intake = Intake(backend, self.wakeups)
-        self._deliveries: Journal[Delivery, Answer] = Journal(self._deliver)
+        self._deliveries: Journal[Delivery, Answer] = Journal(
+            self._deliver, length=lambda delivery: len(delivery.payload)
+        )
         self._results = Results(backend, self.wakeups, self.intake.runs_here)
         self._closing: asyncio.Future[None] | None = None
 

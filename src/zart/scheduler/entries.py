@@ -24,6 +24,7 @@ __all__ = [
     "Park",
     "Receipt",
     "StepRow",
+    "characters",
 ]
 
 StepRow: TypeAlias = tuple[str, int, str, str, int, str | None, str | None, int | None, int | None]
@@ -126,6 +127,27 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     unless_woken: int | None = None
     """Refuse the entry when the wake sequence is past this: something came that may change it."""
     ending: Park | Finish | FinishStep | None = None
+
+
+def characters(entry: Entry) -> int:
+    """How long an entry's payloads are together."""
+    total = 0
+    for step in entry.steps:
+        total += len(step[6] or "")
+    for attempt in entry.attempts:
+        total += len(attempt[5])
+    for distributed in entry.distributed:
+        total += len(distributed[6])
+    for child in entry.children:
+        total += len(child.input)
+    match entry.ending:
+        case Finish() as end:
+            total += len(end.output or end.failure or "")
+        case FinishStep() as end:
+            total += len(end.value)
+        case _:
+            pass
+    return total
 
 
 class Receipt(Enum):

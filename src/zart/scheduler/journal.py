@@ -8,6 +8,7 @@ next batch forms by itself. A batch that fails is split until the one bad item f
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,12 +24,17 @@ _log = logging.getLogger("zart.journal")
 
 LANES = 2
 BATCH = 128
+CHARACTERS = 1024 * 1024
+"""Characters of payload in one batch, one longer item aside: a server refuses long statements, and
+says so by ending the connection, so that nothing tells the batch from one that may be tried again.
+"""
 
 
 class Journal(Generic[Item, Answer]):
     """Gathers items and writes them in batches; ``submit`` gives a future of the item's answer.
 
-    An answer that is an exception is raised for that item alone.
+    An answer that is an exception is raised for that item alone. ``length`` gives an item's
+    characters of payload; without it a batch may have any.
     """
 
     __slots__ = (
@@ -36,6 +42,7 @@ class Journal(Generic[Item, Answer]):
         "_busy",
         "_idle",
         "_lanes",
+        "_length",
         "_loop",
         "_pending",
         "_scheduled",
@@ -49,8 +56,10 @@ class Journal(Generic[Item, Answer]):
         *,
         lanes: int = LANES,
         batch: int = BATCH,
+        length: Callable[[Item], int] | None = None,
     ) -> None:
         self._write = write
+        self._length = length
         self._lanes = lanes
         self._batch = batch
         self._pending: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
@@ -84,13 +93,24 @@ class Journal(Generic[Item, Answer]):
     def _start(self) -> None:
         self._scheduled = False
         while self._pending and self._busy < self._lanes:
-            amount = min(self._batch, len(self._pending))
-            batch = [self._pending.popleft() for _ in range(amount)]
+            batch = [self._pending.popleft() for _ in range(self._amount())]
             self._busy += 1
             assert self._loop is not None
             task = self._loop.create_task(self._flush(batch))
             self._tasks.add(task)
             task.add_done_callback(self._flushed)
+
+    def _amount(self) -> int:
+        """How many of the pending go next."""
+        amount = min(self._batch, len(self._pending))
+        if self._length is None:
+            return amount
+        characters = 0
+        for number, (item, _) in enumerate(itertools.islice(self._pending, amount)):
+            characters += self._length(item)
+            if characters > CHARACTERS:
+                return number or 1
+        return amount
 
     def _flushed(self, task: asyncio.Task[None]) -> None:
         self._busy -= 1

@@ -23,7 +23,15 @@ from zart.errors import DatabaseUnavailableError
 from zart.models import Claim, Claimed, ClaimedTask, new_stride
 from zart.scheduler.config import WorkerConfig
 from zart.scheduler.durable import DurableScheduler
-from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt
+from zart.scheduler.entries import (
+    Entry,
+    Finish,
+    FinishStep,
+    NewExecution,
+    Park,
+    Receipt,
+    characters,
+)
 from zart.scheduler.journal import Journal
 from zart.scheduler.lease import Lease, LeaseTimes
 from zart.scheduler.running import GRACE, Executor, RunningTask, Stop
@@ -63,7 +71,7 @@ class Worker:
         self.config = config or WorkerConfig()
         self._executor = executor
         self._backend = scheduler.backend
-        self._journal: Journal[Entry, Receipt] = Journal(self._write)
+        self._journal: Journal[Entry, Receipt] = Journal(self._write, length=characters)
         self._running: dict[Claim, tuple[RunningTask, asyncio.Task[None]]] = {}
         self._executions: set[str] = set()
         """The ids of the running, but for distributed steps."""

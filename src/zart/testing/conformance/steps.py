@@ -199,6 +199,25 @@ class TestStepValues:
     """2. What the first run sees is what replay sees."""
 
     @guarantee(2)
+    @pytest.mark.parametrize("idempotent", [False, True])
+    async def test_large_values_of_one_moment_are_recorded(
+        self, backend: Backend, idempotent: bool
+    ) -> None:
+        """Together they are longer than a statement that a server takes; each alone is not."""
+
+        @zart.step(idempotent=idempotent)
+        async def large(number: int) -> str:
+            return '"' * (400_000 + number)
+
+        @zart.durable("large-values")
+        async def workflow() -> int:
+            return sum(map(len, await asyncio.gather(*(large(n) for n in range(20)))))
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            assert await handle.result("20s") == 20 * 400_000 + sum(range(20))
+
+    @guarantee(2)
     async def test_a_step_gives_the_decoded_value_not_the_live_object(
         self, backend: Backend
     ) -> None:

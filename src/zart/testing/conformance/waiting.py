@@ -254,6 +254,14 @@ class TestEvents:
     """16. No event is lost; those of one name are taken in order, once each."""
 
     @guarantee(16)
+    async def test_large_events_of_one_moment_arrive(self, backend: Backend) -> None:
+        """Together they are longer than a statement that a server takes; each alone is not."""
+        async with open_scheduler(backend) as scheduler:
+            handles = [await scheduler.schedule("waits") for _ in range(20)]
+            async with asyncio.timeout(20):
+                await asyncio.gather(*(h.offer_event("large", '"' * 400_000) for h in handles))
+
+    @guarantee(16)
     @pytest.mark.parametrize("sent", ["before", "during", "after"])
     async def test_an_event_is_never_lost(self, backend: Backend, sent: str) -> None:
         """An event sent before the wait, while it comes to park, or after it parked, is taken."""
