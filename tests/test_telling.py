@@ -88,6 +88,31 @@ async def test_an_event_just_before_the_park_resumes_at_once(
         assert parks[:1] == [Receipt.READY]
 
 
+@guarantee(15)
+async def test_a_delayed_start_is_told_of(database: Database) -> None:
+    """Its time may come before the worker's next look at those that sleep."""
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        await _starts_in_time(scheduler, scheduler)
+
+
+@hinted
+@guarantee(15)
+async def test_a_delayed_start_is_told_of_elsewhere(database: Database) -> None:
+    """A worker in another process hears of it, too."""
+    async with both(database) as (scheduler, other):
+        await _starts_in_time(scheduler, other)
+
+
+async def _starts_in_time(
+    scheduler: zart.DurableScheduler, elsewhere: zart.DurableScheduler
+) -> None:
+    async with zart.Worker(elsewhere, [echo], SELDOM):
+        assert await (await scheduler.schedule(echo, 1)).result(timeout="10s") == 1
+        handle = await scheduler.schedule(echo, 2, delay="100ms")
+        assert await handle.result(timeout="10s") == 2
+
+
 async def test_a_worker_that_knows_of_nothing_does_not_ask(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

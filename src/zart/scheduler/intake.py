@@ -15,7 +15,7 @@ from typing import Protocol
 from zart.scheduler.entries import NewExecution
 from zart.scheduler.journal import Journal
 from zart.scheduler.protocol import Scheduler
-from zart.scheduler.wakeup import READY, WakeUps
+from zart.scheduler.wakeup import DUE, READY, WakeUps
 
 __all__ = ["Host", "Intake"]
 
@@ -94,4 +94,9 @@ class Intake:
                     host.release()
         if any(answers[number] is True for number in waiting):
             self._wakeups.ring(READY, told=note)
+        if any(
+            answer is True and not e.starts_at_once
+            for answer, e in zip(answers, batch, strict=True)
+        ):
+            self._wakeups.ring(DUE)
         return answers
