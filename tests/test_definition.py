@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import zart
+from tests.databases import Database
 
 
 async def run(self: Any, ctx: Any, data: Any) -> None: ...
@@ -124,3 +126,45 @@ def test_a_task_s_name_is_text() -> None:
     """Anything else is no way to say the function's own."""
     with pytest.raises(zart.InvalidIdError, match="must be a str, not int"):
         zart.durable(3)(run)  # type: ignore[call-overload]
+
+
+def wrapped(function: Any) -> Any:
+    @functools.wraps(function)
+    async def wrapper() -> Any:
+        return await function()
+
+    return wrapper
+
+
+def giving(kind: Any, value: Any) -> Any:
+    async def give() -> Any:
+        return value
+
+    give.__annotations__["return"] = kind
+    return give
+
+
+@wrapped
+async def ratio() -> float:
+    return 2
+
+
+@wrapped
+async def count() -> int:
+    return 2
+
+
+async def test_functions_of_one_code_have_types_of_their_own(sqlite_database: Database) -> None:
+    """Those that one decorator wraps, and those that one function makes."""
+
+    @zart.durable
+    async def several() -> str:
+        context = zart.context()
+        steps = (ratio, count, giving(float, 2), giving(int, 2))
+        return repr([await context.step(f"{n}", step) for n, step in enumerate(steps)])
+
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+        async with zart.Worker(scheduler, [several]):
+            handle = await scheduler.schedule(several)
+            assert await handle.result(timeout="1m") == "[2.0, 2, 2.0, 2]"

@@ -71,13 +71,31 @@ _types: dict[Any, Any] = {}
 
 
 def result_type(function: Callable[..., Any]) -> Any:
-    """The declared result type; read once for each piece of code."""
-    code = getattr(function, "__code__", None)
-    if code is None:
+    """The declared result type; read once for each piece of code and annotation."""
+    try:
+        known = _written(function)
+        if known is None:
+            return return_type(function)
+        if known not in _types:
+            _types[known] = return_type(function)
+        return _types[known]
+    except (NameError, TypeError):  # an annotation that cannot be evaluated here, or has no hash
         return return_type(function)
-    if code not in _types:
-        _types[code] = return_type(function)
-    return _types[code]
+
+
+def _written(function: Any) -> Any:
+    """What one piece of code declares; None where other functions of that code may differ.
+
+    A decorator's wrapper is one piece of code for all that it wraps, and what a function has closed
+    over may stand in its annotation.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None or hasattr(function, "__wrapped__"):
+        return None
+    declared = getattr(function, "__annotations__", {}).get("return")
+    if not isinstance(declared, _class) and any(n in repr(declared) for n in code.co_freevars):
+        return None
+    return code, function.__module__, declared
 
 
 def _stored_types(signature: inspect.Signature, types: dict[str, Any]) -> dict[str, Any]:
