@@ -28,6 +28,8 @@ def test_an_execution_is_led_from_its_schedule_to_its_result(database: Database)
     assert zart.succeed("schedule", "print", ORDER, "--id", "p-1", "--registry", "shop") == "p-1\n"
     again = zart.json("schedule", "print", ORDER, "--id", "p-1")
     assert again == {"id": "p-1", "task": "print", "created": False}
+    read = zart.succeed("schedule", "print", "-", "--id", "p-1", "--registry", "shop", given=ORDER)
+    assert read == "p-1\n"
     late = zart("wait", "p-1", "--timeout", "50ms")
     assert (late.returncode, late.stdout) == (2, "")
 

@@ -67,7 +67,8 @@ async def schedule(
     if timeout is not None and not wait:
         raise ValueError("--timeout bounds the waiting: give --wait too")
     known = registry_of(registry) if registry else None
-    data = _typed(known, name, payload) if known else _json(payload, "the input")
+    text = _text(payload)
+    data = _typed(known, name, text) if known else _json(text, "the input")
     async with cli.scheduler(registry=known) as scheduler:
         handle = await scheduler.schedule(
             name, data, id=id, queue=queue, priority=priority, delay=delay, at=_moment(at)
@@ -83,34 +84,38 @@ async def schedule(
     return ExitCode.SUCCESS
 
 
-def _json(text: str | None, what: str) -> Any:
-    """The value of a JSON text; nothing given is null."""
-    if text is None:
-        return None
+def _text(given: str | None) -> str:
+    """The JSON text that an argument is, or that it says to read; nothing given is null."""
+    if given is None:
+        return "null"
+    if given == "-":
+        # What is no UTF-8 is told like any other text that is no JSON.
+        return sys.stdin.buffer.read().decode(errors="surrogateescape")
+    return given
+
+
+def _json(text: str, what: str) -> Any:
+    """The value of a JSON text."""
     try:
-        return msgspec.json.decode(_read(text))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise PayloadError(
             f"{what} is no valid JSON: {error}. A JSON string needs its quotes: '\"text\"'"
         ) from error
 
 
-def _typed(registry: TaskRegistry, name: str, payload: str | None) -> Any:
+def _typed(registry: TaskRegistry, name: str, text: str) -> Any:
     """The input as the task's own type; raises `UnknownTaskError` or `PayloadError`."""
     handler = registry.find(name)
     if handler is None:
         known = ", ".join(n for n in sorted(registry.names) if registry.find(n)) or "none"
         raise UnknownTaskError(f"no task {name!r} in the registry; it has: {known}")
-    _json(payload, "the input")
+    _json(text, "the input")
     try:
-        return Serializer().shape(handler.data_type).decode(_read(payload or "null"))
+        return Serializer().shape(handler.data_type).decode(text)
     except DecodeError as error:
         why = error.__cause__ or error  # the checker's own words, without advice on stored data
         raise PayloadError(f"the input does not fit task {name!r}: {why}") from error
-
-
-def _read(text: str) -> str:
-    return sys.stdin.read() if text == "-" else text
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -163,7 +168,7 @@ async def event(
 
     It may come before or while the execution waits for it.
     """
-    data = _json(payload, "the payload")
+    data = _json(_text(payload), "the payload")
     async with cli.scheduler() as scheduler:
         await scheduler.offer_event(id, name, data)
     if cli.out.as_json:
