@@ -36,6 +36,8 @@ __all__ = [
 
 _TRACEBACK_LIMIT = 16_000
 _MESSAGE_LIMIT = 16_000
+_OF_BYTES = tuple[str, bytes, int, int, str]
+"""What Python makes a UnicodeDecodeError of; untyped JSON has no bytes."""
 
 
 def type_name(kind: type[BaseException]) -> str:
@@ -52,7 +54,7 @@ def failure_of(
     arguments = None
     if business:
         try:
-            arguments = serializer.shape(list).encode(list(error.args))
+            arguments = serializer.shape(_form(type(error))).encode(_arguments(error))
         except ZartError:
             arguments = None
     trace = "".join(traceback.format_exception(error))
@@ -64,6 +66,18 @@ def failure_of(
         step=step,
         retryable=not business,
     )
+
+
+def _arguments(error: BaseException) -> list[object]:
+    """What an error's class makes it of: its args, and of an OSError its file's name, too."""
+    if isinstance(error, OSError):
+        return list(cast("tuple[object, ...]", OSError.__reduce__(error)[1]))
+    return list(error.args)
+
+
+def _form(kind: type[BaseException]) -> object:
+    """The type that an error's arguments are stored as."""
+    return _OF_BYTES if issubclass(kind, UnicodeDecodeError) else list
 
 
 def execution_failure(error: BaseException, *, serializer: Serializer) -> Failure:
@@ -130,8 +144,8 @@ def step_error(
     if not failure.retryable:
         for kind in raises:
             found = _find(kind, failure.type)
-            if found is not None:
-                return _rebuilt(found, name, failure, serializer)
+            if found is not None and (made := _rebuilt(found, name, failure, serializer)):
+                return made
     return StepFailedError(
         f"step {name!r} failed: {failure.type}: {failure.message}",
         step=name,
@@ -153,22 +167,31 @@ def _find(kind: type[BaseException], recorded: str) -> type[BaseException] | Non
 
 def _rebuilt(
     kind: type[BaseException], step: str, failure: Failure, serializer: Serializer
-) -> BaseException:
+) -> BaseException | None:
+    """A business error again; None where its class makes none of what is recorded."""
     arguments: list[object] = [failure.message]
     if failure.arguments is not None:
-        arguments = serializer.shape(list).decode(failure.arguments)
+        arguments = list(serializer.shape(_form(kind)).decode(failure.arguments))
     error: BaseException | None
     try:
         error = kind(*arguments)
     except Exception:
         error = None
-    if error is None or error.args != tuple(arguments):
+    if error is None or _arguments(error) != arguments:
         # A constructor that takes something else than it passes on as args: what it would make of
         # these is an error with another message.
-        error = kind.__new__(kind)
-        error.args = tuple(arguments)
+        try:
+            error = kind.__new__(kind)
+            _builtin(kind).__init__(error, *arguments)
+        except Exception:  # a group, and what else cannot be made of its message
+            return None
     vars(error)["__zart_step__"] = step
     return error
+
+
+def _builtin(kind: type[BaseException]) -> type[BaseException]:
+    """The class of Python's own that an error's class is made from."""
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 def failed_steps(error: BaseException) -> Iterator[str]:

@@ -494,6 +494,63 @@ class TestOutcomes:
             assert await handle.result("10s") == "no tea left"
 
     @guarantee(4)
+    async def test_a_business_error_of_pythons_own_keeps_its_message(
+        self, backend: Backend
+    ) -> None:
+        """Also where it is made of more than its args, or of what JSON does not have."""
+
+        class DiskFullError(OSError):
+            def __init__(self, path: str) -> None:
+                super().__init__(28, "disk full", path)
+
+        errors = [
+            FileNotFoundError(2, "no such file", "/tmp/letter"),
+            DiskFullError("/tmp"),
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        ]
+
+        def fail(number: int) -> None:
+            raise errors[number]
+
+        @zart.durable("of-python")
+        async def workflow() -> list[str]:
+            told: list[str] = []
+            for number in range(len(errors)):
+                try:
+                    await zart.context().step(f"{number}", fail, number, raises=Exception)
+                except (OSError, UnicodeError) as error:
+                    told.append(f"{type(error).__name__}: {error}")
+            return told
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            expected = [f"{type(error).__name__}: {error}" for error in errors]
+            assert await handle.result("10s") == expected
+
+    @guarantee(4)
+    async def test_a_business_error_that_cannot_be_made_again_is_step_failed(
+        self, backend: Backend
+    ) -> None:
+        """Such as the group of a TaskGroup: its members are no JSON, and there is none without."""
+
+        @zart.step(raises=Exception)
+        async def fail() -> None:
+            raise ExceptionGroup("all of them", [ValueError("one")])
+
+        @zart.durable("group")
+        async def workflow() -> str:
+            try:
+                await fail()
+            except zart.StepFailedError as error:
+                return f"{error.error_type}: {error.message}"
+            return ""
+
+        async with open_scheduler(backend) as scheduler, working(scheduler, workflow):
+            handle = await scheduler.schedule(workflow)
+            told = "ExceptionGroup: all of them (1 sub-exception)"
+            assert await handle.result("10s") == told
+
+    @guarantee(4)
     async def test_any_other_error_becomes_step_failed_with_the_original(
         self, backend: Backend
     ) -> None:
