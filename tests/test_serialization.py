@@ -26,7 +26,7 @@ from typing import (
     TypeVar,
     Union,
 )
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -134,6 +134,31 @@ class Quiet:
 class Loose:
     data: Any
     ratio: float = 0.0
+
+
+@dataclass
+class Stamped:
+    text: str
+    stamp: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.stamp = uuid4().hex
+
+
+@dataclass
+class Known:
+    id: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Known) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return self.id
+
+
+@dataclass(eq=False)
+class KnownBetter(Known):
+    rights: str = ""
 
 
 @dataclass(eq=False)
@@ -544,6 +569,14 @@ def test_a_value_that_holds_itself_is_an_error(serializer: Serializer) -> None:
 
 def test_a_class_without_equality_is_compared_field_by_field(serializer: Serializer) -> None:
     assert serializer.shape(Same).record(Same(1))[1].x == 1
+
+
+@pytest.mark.parametrize("value", [Stamped("a"), [Known(1), KnownBetter(1, "all")]])
+def test_what_equality_does_not_tell_is_compared(serializer: Serializer, value: Any) -> None:
+    """What the class leaves out of its comparison comes back as it was, or is an error."""
+    declared = list[Known] if isinstance(value, list) else Stamped
+    with pytest.raises(EncodeError, match="would come back as a"):
+        serializer.shape(declared).record(value)
 
 
 def test_a_zone_comes_back_as_its_offset_also_where_clocks_change(serializer: Serializer) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "DICTS",
     "SETS",
     "class_of",
+    "compares_partly",
     "fields_of",
     "is_pydantic",
     "is_tagged",
@@ -65,6 +66,16 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     else:
         return None
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def compares_partly(cls: Any) -> bool:
+    """Tell a class whose instances may be equal though not all of their fields are."""
+    if dataclasses.is_dataclass(cls) and not all(each.compare for each in dataclasses.fields(cls)):
+        return True
+    # One that a class has of its own is code in a file; a generated one is not.
+    code = getattr(cls.__eq__, "__code__", None)
+    written = code is not None and not code.co_filename.startswith("<")
+    return written and not cls.__eq__.__module__.startswith("pydantic.")
 
 
 def short_name(declared: type) -> str:

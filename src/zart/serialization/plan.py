@@ -38,12 +38,15 @@ class Plan:
     only_plain: bool = False
     """Nothing but what JSON has is declared in it, so plain data comes back as it is."""
     optional_float: bool = False
+    partly_compared: bool = False
+    """A class is declared in it whose equality does not tell of all its fields."""
     sets_inside: bool = False
     """Sets may be among what the encoder writes, whose members have no order of their own."""
 
     def with_facts_of(self, *others: Plan) -> Plan:
         self.untyped_inside = self.untyped_inside or any(it.untyped_inside for it in others)
         self.optional_float = self.optional_float or any(it.optional_float for it in others)
+        self.partly_compared = self.partly_compared or any(it.partly_compared for it in others)
         self.sets_inside = self.sets_inside or any(it.sets_inside for it in others)
         return self
 

@@ -30,7 +30,7 @@ from zart.serialization.declaration import (
     unsupported,
     unwrapped,
 )
-from zart.serialization.kinds import is_pydantic, name_of
+from zart.serialization.kinds import compares_partly, is_pydantic, name_of
 from zart.serialization.plan import (
     Plan,
     Prepare,
@@ -129,6 +129,8 @@ class Planner:
             self._check(part)
             plan.untyped_inside |= is_untyped(part)
             plan.sets_inside |= isinstance(part, SET_PARTS)
+            cls: Any = getattr(part, "cls", None)
+            plan.partly_compared |= cls is not None and compares_partly(cls)
             if isinstance(part, msgspec.inspect.UnionType):
                 kinds = {type(member) for member in part.types}
                 plan.optional_float |= kinds >= {
@@ -184,6 +186,7 @@ class Planner:
         record = Record(name_of(declared), cls)
         plan = self._placed(name_of(declared), record.prepare, record.read)
         self._records[declared] = plan
+        plan.partly_compared = compares_partly(cls)
         parameters = getattr(cls, "__parameters__", ())
         substitutes = dict(zip(parameters, typing.get_args(declared), strict=False))
         for field in fields:

@@ -48,9 +48,10 @@ class Shape:
         self._decode = decoder.decode
         self._comparison = comparison
         # Where this stands in the stored text, equality does not tell whether all came back:
-        # untyped data (anywhere), and a null that may have been a NaN in a field which its class
-        # leaves out of the comparison.
-        self._blind = b"" if plan.untyped_inside else b"null" if plan.optional_float else None
+        # untyped data and a class that leaves fields out of the comparison (anywhere), and a null
+        # that may have been a NaN.
+        blind = plan.untyped_inside or plan.partly_compared
+        self._blind = b"" if blind else b"null" if plan.optional_float else None
 
     def __repr__(self) -> str:
         return f"<Shape of {name_of(self.type)}>"
