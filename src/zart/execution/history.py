@@ -28,15 +28,13 @@ def cut_off_at(name: str) -> str:
     return f" {name}"
 
 
-def _full(name: str) -> str:
-    """A name with what stands before it here; raises `InvalidIdError` for zart's own record."""
-    outer = scope.get()
-    if not outer and (name == FAILURE_RECORD or name.startswith(f"{FAILURE_RECORD}/")):
+def _refuse_kept(full: str) -> None:
+    """Raises `InvalidIdError` for a name of zart's own record, outside of ``on_failure``."""
+    if not scope.get() and (full == FAILURE_RECORD or full.startswith(f"{FAILURE_RECORD}/")):
         raise InvalidIdError(
-            f"the name {name!r} is kept for the record of a failure and the steps that compensate:"
+            f"the name {full!r} is kept for the record of a failure and the steps that compensate:"
             " give the call another one"
         )
-    return outer + name
 
 
 def _a(kind: str) -> str:
@@ -94,7 +92,9 @@ class History:
 
     def name(self, explicit: str) -> str:
         """The full name of a step that the handler named; each may be used once in a run."""
-        full = _full(explicit)
+        full = scope.get() + explicit
+        if full.startswith(FAILURE_RECORD):
+            _refuse_kept(full)
         if full in self._used:
             raise DuplicateStepError(
                 f"step name {full!r} is used twice in this run. Each name stands for one recorded"
@@ -106,7 +106,9 @@ class History:
 
     def numbered(self, base: str) -> str:
         """The full name of a call without a name of its own: ``charge``, ``charge#2``, ..."""
-        full = _full(base)
+        full = scope.get() + base
+        if full.startswith(FAILURE_RECORD):
+            _refuse_kept(full)
         number = self._numbers.get(full, 0) + 1
         self._numbers[full] = number
         name = full if number == 1 else f"{full}#{number}"

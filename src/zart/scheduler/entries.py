@@ -134,20 +134,22 @@ def characters(entry: Entry) -> int:
     total = 0
     for step in entry.steps:
         total += len(step[6] or "")
-    for attempt in entry.attempts:
-        total += len(attempt[5])
-    for distributed in entry.distributed:
-        total += len(distributed[6])
-    for child in entry.children:
-        total += len(child.input)
+    if entry.ending or entry.attempts or entry.distributed or entry.children:
+        total += _beside_steps(entry)
+    return total
+
+
+def _beside_steps(entry: Entry) -> int:
+    total = sum(len(attempt[5]) for attempt in entry.attempts)
+    total += sum(len(distributed[6]) for distributed in entry.distributed)
+    total += sum(len(child.input) for child in entry.children)
     match entry.ending:
         case Finish() as end:
-            total += len(end.output or end.failure or "")
+            return total + len(end.output or end.failure or "")
         case FinishStep() as end:
-            total += len(end.value)
+            return total + len(end.value)
         case _:
-            pass
-    return total
+            return total
 
 
 class Receipt(Enum):
