@@ -571,6 +571,17 @@ def test_a_class_without_equality_is_compared_field_by_field(serializer: Seriali
     assert serializer.shape(Same).record(Same(1))[1].x == 1
 
 
+def test_a_secret_that_its_model_writes_as_asterisks_is_an_error(serializer: Serializer) -> None:
+    """It would come back as those, without a word; and the message does not tell it."""
+
+    class Account(pydantic.BaseModel):
+        password: pydantic.SecretStr
+
+    with pytest.raises(EncodeError, match=r"\$\.password would come back as another") as refused:
+        serializer.shape(Account).record(Account(password=pydantic.SecretStr("hunter2")))
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize("value", [Stamped("a"), [Known(1), KnownBetter(1, "all")]])
 def test_what_equality_does_not_tell_is_compared(serializer: Serializer, value: Any) -> None:
     """What the class leaves out of its comparison comes back as it was, or is an error."""
