@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
 import zart
 from tests.databases import Database
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def run(self: Any, ctx: Any, data: Any) -> None: ...
@@ -71,6 +74,23 @@ async def async_generator() -> Any:
 
 @zart.durable
 async def workflow() -> None: ...
+
+
+def test_types_are_found_by_way_of_generic_classes_in_between() -> None:
+    """What a class fills in counts for the parameter that its parent handed on."""
+
+    class Archive(zart.TaskHandler[list[T], str], Generic[U, T]):
+        async def run(self, ctx: zart.TaskContext, data: list[T]) -> str:
+            return ""
+
+    class Letters(Archive[bytes, int]): ...
+
+    class Named(Generic[T]): ...
+
+    class Sorted(Named[bytes], Letters): ...
+
+    for kind in (Letters, Sorted):
+        assert (kind.data_type, kind.output_type) == (list[int], str)
 
 
 @pytest.mark.parametrize(

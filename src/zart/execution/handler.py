@@ -13,6 +13,7 @@ from zart.execution.definition import async_taking
 from zart.execution.retry import RetryConfig, checked_retries, checked_rule
 from zart.models import Failure, TaskDefinition
 from zart.scheduler.naming import checked
+from zart.serialization.declaration import substituted
 
 if TYPE_CHECKING:
     from zart.execution.context import TaskContext
@@ -109,14 +110,23 @@ _DOES_NOTHING: Any = TaskHandler.__dict__["on_failure"]
 
 def _declared_types(cls: type[TaskHandler[Any, Any]]) -> tuple[Any, Any]:
     """The types in ``TaskHandler[D, O]``, or else in the annotations of ``run``."""
-    for base in getattr(cls, "__orig_bases__", ()):
-        origin = get_origin(base)
-        if isinstance(origin, type) and issubclass(origin, TaskHandler):
-            arguments = get_args(base)
-            if len(arguments) == 2 and not any(isinstance(a, TypeVar) for a in arguments):
-                return arguments
+    arguments = _arguments(cls)
+    if len(arguments) == 2 and not any(isinstance(each, TypeVar) for each in arguments):
+        return arguments[0], arguments[1]
     types = list(parameter_types(cls.run).values())[_first(cls, "run") + 1 :]
     return (types[0] if types else Any), return_type(cls.run)
+
+
+def _arguments(cls: type[Any]) -> tuple[Any, ...]:
+    """What stands for ``D`` and ``O``, also by way of generic classes in between."""
+    for base in getattr(cls, "__orig_bases__", cls.__bases__):
+        origin: Any = get_origin(base) or base
+        if origin is TaskHandler:
+            return get_args(base)
+        if TaskHandler in getattr(origin, "__mro__", ()):
+            given = dict(zip(origin.__parameters__, get_args(base), strict=False))
+            return tuple(substituted(each, given) for each in _arguments(origin))
+    return ()
 
 
 def _first(cls: type[TaskHandler[Any, Any]], method: str) -> int:
