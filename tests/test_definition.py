@@ -130,6 +130,9 @@ async def _by_keyword(*, city: str) -> None: ...
         (lambda: zart.durable(retry=3), "retry is a RetryConfig"),  # type: ignore[call-overload]
         (lambda: zart.durable(_by_keyword), "by keyword only"),  # type: ignore[call-overload]
         (lambda: zart.step(retry=3), "retry is a RetryConfig"),  # type: ignore[call-overload]
+        (lambda: zart.step(functools.partial(print)), r"has no name: .* @zart.step\(name="),
+        (lambda: zart.RetryConfig.exponential(3, 1, factor="2"), "factor is a number, not '2'"),  # type: ignore[arg-type]
+        (lambda: zart.RetryConfig.exponential(3, 1, factor=-2), "a number above 0, not -2"),
         (lambda: zart.RetryConfig.fixed("3", 1), "not '3'"),  # type: ignore[arg-type]
         (lambda: zart.RetryConfig.fixed(3, 1, only=("ValueError",)), "'ValueError' is none"),  # type: ignore[arg-type]
     ],

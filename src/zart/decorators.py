@@ -174,9 +174,10 @@ def step(
     def decorate(function: Any) -> Step[..., Any]:
         if not callable(function) or isinstance(function, Step | Durable):
             raise DefinitionError(f"@zart.step decorates a function, not {function!r}")
-        made: Step[..., Any] = Step(
-            function, checked(name or function.__name__, "a step's name"), rules
-        )
+        label = name or getattr(function, "__name__", None)
+        if label is None:
+            raise DefinitionError(f"{function!r} has no name: give one, @zart.step(name=...)")
+        made: Step[..., Any] = Step(function, checked(label, "a step's name"), rules)
         fit_for_step(function, made.__zart_step_function__.signature)
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -19,8 +20,8 @@ class RetryConfig:
     Made by `none`, `fixed` and `exponential`. ``max_retries`` counts the tries after the first;
     ``only`` lists the error types that are worth another try (all `Exception` by default) and
     ``never`` those that are not. ``initial`` and ``max_delay`` are in seconds here. Raises
-    `DefinitionError` for a count that is none, a ``jitter`` outside of 0 to 1, and what is no
-    exception class among ``only`` and ``never``.
+    `DefinitionError` for a count that is none, a ``jitter`` outside of 0 to 1, a ``factor`` that
+    is not above 0, and what is no exception class among ``only`` and ``never``.
 
     ::
 
@@ -37,8 +38,13 @@ class RetryConfig:
 
     def __post_init__(self) -> None:
         checked_retries(self.max_retries)
+        for name in ("factor", "jitter"):
+            if not isinstance(given := getattr(self, name), int | float):
+                raise DefinitionError(f"{name} is a number, not {given!r:.80}")
         if not 0 <= self.jitter <= 1:
             raise DefinitionError(f"jitter is a share between 0 and 1, not {self.jitter}")
+        if not 0 < self.factor < math.inf:
+            raise DefinitionError(f"factor is a number above 0, not {self.factor}")
         _exceptions("only", self.only)
         _exceptions("never", self.never)
 
