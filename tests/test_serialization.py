@@ -32,7 +32,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zart.errors import DecodeError, DefinitionError, EncodeError
@@ -414,6 +414,7 @@ def _of(origin: Any, *arguments: Any) -> Any:
     return origin[arguments if len(arguments) > 1 else arguments[0]]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_every_value_of_every_type_comes_back_equal(data: st.DataObject) -> None:
     declared, values = data.draw(_typed())

@@ -139,6 +139,11 @@ class Run:
         """The handler has ended, one way or another."""
         if self._unwinding is not None:
             self._unwinding.cancel()
+        if not self.stopped:
+            # From Python 3.13 on a TaskGroup asks once more for the cancellation that unwound it:
+            # the next await, of what has still to be written, would be cut off.
+            while self._root.cancelling():
+                self._root.uncancel()
 
     async def refuse(self) -> None:
         """No durable call may run while the handler is unwound."""

@@ -294,7 +294,7 @@ class TestFanOut:
 
         async with open_scheduler(backend) as scheduler, working(scheduler, changed, square):
             handle = await scheduler.schedule(changed)
-            await eventually(handle.get, is_true=lambda e: e.status == "waiting")
+            await eventually(handle.get, is_true=lambda e: e.waiting_for == ("event go on",))
             code[:] = ["new"]
             await handle.offer_event("go on")
             with pytest.raises(zart.ExecutionFailedError, match="patched") as failed:
