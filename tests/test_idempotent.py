@@ -71,14 +71,16 @@ async def test_ten_idempotent_steps_cost_one_flush(database: Database) -> None:
     """One execution at a time: ten ordinary steps take ten flushes, ten idempotent ones one."""
     async with zart.connect(database.url) as scheduler:
         await scheduler.migrate()
-        async with zart.Worker(scheduler, [ordinary_steps, idempotent_steps]):
-            flushes.clear()
-            watch_flushes(scheduler)
+        watch_flushes(scheduler)
+        # Counted when the worker has stopped: a result may be seen before its flush is.
+        flushes.clear()
+        async with zart.Worker(scheduler, [ordinary_steps]):
             await (await scheduler.schedule(ordinary_steps)).result(timeout="10s")
-            assert [n for n in flushes if n] == [1] * STEPS
-            flushes.clear()
+        assert [n for n in flushes if n] == [1] * STEPS
+        flushes.clear()
+        async with zart.Worker(scheduler, [idempotent_steps]):
             await (await scheduler.schedule(idempotent_steps)).result(timeout="10s")
-            assert flushes == [STEPS]  # the run's end goes with them
+        assert flushes == [STEPS]  # the run's end goes with them
 
 
 async def test_an_ordinary_step_begins_after_they_are_recorded(database: Database) -> None:
