@@ -16,7 +16,6 @@ import asyncmy
 import msgspec
 from asyncmy import errors
 from asyncmy.constants import ER, SERVER_STATUS
-from asyncmy.cursors import Cursor
 
 from zart.scheduler.sql.database import (
     ANSWER_TIMEOUT,
@@ -29,7 +28,7 @@ from zart.scheduler.sql.database import (
 )
 from zart.scheduler.sql.frontier import Stretch
 from zart.scheduler.sql.hosts import address
-from zart.scheduler.sql.mysql_hosts import MySQLHosts, refuses_to_serve
+from zart.scheduler.sql.mysql_hosts import MySQLHosts, refuses_to_serve, run
 from zart.scheduler.sql.mysql_pool import Pool, lost
 from zart.scheduler.sql.mysql_url import arguments, hosts
 from zart.scheduler.sql.statements import Column, Statement, Statements, Tables, Wording
@@ -216,16 +215,6 @@ class MySQLDatabase(Database):
         await asyncio.gather(*(p.close() for p in (self._writers, self._readers, self._shared)))
 
 
-async def _run(connection: Any, sql: str, values: Sequence[Any] | None = None) -> Any:
-    """Run one statement; gives asyncmy's cursor, which holds all rows.
-
-    Its rows are tuples, whatever a user's connection, or ``options``, would have them be.
-    """
-    cursor = connection.cursor(Cursor)
-    await cursor.execute(sql, values)
-    return cursor
-
-
 @asynccontextmanager
 async def _transaction(connection: Any, *, keep: bool = False) -> AsyncGenerator[None, None]:
     """Commit at the end of the block, or roll back; a connection in doubt is closed.
@@ -264,7 +253,7 @@ class _MySQLTransaction:
         return await self._rows(self._statements[statement], values)
 
     async def _rows(self, named: Statement, values: Mapping[str, Any]) -> list[Row]:
-        cursor = await _run(self._connection, named.sql, tuple(named.bind(values, _spread)))
+        cursor = await run(self._connection, named.sql, tuple(named.bind(values, _spread)))
         return cast("list[Row]", await cursor.fetchall())
 
     async def _ready_tasks(self, stretches: Sequence[Stretch], amount: int) -> list[Row]:
@@ -286,7 +275,7 @@ class _MySQLTransaction:
     async def execute(self, statement: str, /, **values: Any) -> int:
         named = self._statements[statement]
         try:
-            cursor = await _run(self._connection, named.sql, tuple(named.bind(values, _spread)))
+            cursor = await run(self._connection, named.sql, tuple(named.bind(values, _spread)))
         except errors.IntegrityError as error:
             if statement == "insert_executions" and error.args[0] == ER.DUP_ENTRY:
                 return 0  # the whole statement is undone, the transaction goes on
@@ -314,14 +303,14 @@ class _MySQLDdl:
 
     async def execute(self, sql: str) -> None:
         try:
-            await _run(self._connection, sql)
+            await run(self._connection, sql)
         except errors.IntegrityError as error:
             # The one row that a migration inserts is its own note: another process has made it.
             if error.args[0] != ER.DUP_ENTRY:
                 raise
 
     async def fetch(self, sql: str) -> list[Row]:
-        cursor = await _run(self._connection, sql)
+        cursor = await run(self._connection, sql)
         return cast("list[Row]", await cursor.fetchall())
 
 
@@ -341,7 +330,7 @@ class _MySQLSession:
 
     async def _fetch(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         async with asyncio.timeout(self._answer_timeout):
-            cursor = await _run(self._connection, sql, tuple(values))
+            cursor = await run(self._connection, sql, tuple(values))
             return cast("list[Row]", await cursor.fetchall())
 
     async def hold(self, key: int) -> bool:

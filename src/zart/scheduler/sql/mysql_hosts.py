@@ -16,7 +16,7 @@ from asyncmy.cursors import Cursor
 from zart.scheduler.sql import lines
 from zart.scheduler.sql.hosts import Hosts
 
-__all__ = ["Host", "MySQLHosts", "refuses_to_serve"]
+__all__ = ["Host", "MySQLHosts", "refuses_to_serve", "run"]
 
 Host: TypeAlias = tuple[str, int]
 
@@ -166,6 +166,15 @@ async def _roles(connection: Any) -> set[str]:
 
 
 async def _ask(connection: Any, sql: str) -> Sequence[tuple[Any, ...]]:
-    cursor = connection.cursor(Cursor)
-    await cursor.execute(sql)
+    cursor = await run(connection, sql)
     return cast("Sequence[tuple[Any, ...]]", await cursor.fetchall() or ())
+
+
+async def run(connection: Any, sql: str, values: Sequence[Any] | None = None) -> Any:
+    """Run one statement; gives asyncmy's cursor, which holds all rows.
+
+    Its rows are tuples, whatever a user's connection, or ``options``, would have them be.
+    """
+    cursor = connection.cursor(Cursor)
+    await cursor.execute(sql, values)
+    return cursor
