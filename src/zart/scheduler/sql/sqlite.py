@@ -376,7 +376,8 @@ class _Thread:
         takes. So looks follow each write, at first often, then after a tenth of the time that has
         gone by since. One a second is for what is not told of.
         """
-        while self._changed is not None and connection is not None:
+        # Kept for the length of a look: `unwatch` may come from the other thread in the middle.
+        while (changed := self._changed) is not None and connection is not None:
             if not self._has_tried:
                 self._try_to_watch(connection)
             now = time.monotonic()
@@ -385,7 +386,7 @@ class _Thread:
                 pause = min(max(LOOK, (now - self._written_at) / 10), SELDOM)
             if now >= self._next_look:
                 self._next_look = now + pause
-                self._look(connection, self._changed)
+                self._look(connection, changed)
             if self._watch is not None and pause > LOOK:
                 if self._watch.wait(pause, lambda: not self._jobs.empty()):
                     self._written_at = self._next_look = time.monotonic()
