@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -16,6 +17,11 @@ from zart.scheduler.sql.postgres import PLANNER, WORDING
 from zart.scheduler.sql.statements import Statements, Tables
 from zart.testing.conformance.rows import database_of
 
+WRITTEN = """
+SELECT coalesce(sum(n_tup_upd), 0)::int AS updated, coalesce(sum(n_tup_hot_upd), 0)::int AS in_place
+FROM pg_stat_user_tables WHERE relname = 'zart_executions'
+"""
+
 READS_ALL = (
     r"Seq Scan on zart|Hash Join|Merge Join"
     r"|using zart_\w+_pkey.*\n(?! *Index Cond: .*\b(?:execution_id|id|number) = )"
@@ -23,13 +29,20 @@ READS_ALL = (
 """A table, or all of its key: a probe says which execution."""
 FOR_PEOPLE = {
     "applied_migrations",
+    "list_alive",
     "list_executions",
+    "list_failed",
     "list_workers",
     "shift_tasks",
     "shift_steps",
     "shift_attempts",
 }
 """Asked by hand, once, or in tests: they may read what there is."""
+
+
+@zart.durable("plain")
+async def plain(number: int) -> int:
+    return number
 
 
 @asynccontextmanager
@@ -151,3 +164,61 @@ async def test_a_batch_on_sqlite_finds_each_row_by_its_key(sqlite_database: Data
         assert not re.search(r"SCAN (?!json_each|CONSTANT)", plan), f"{name}: {plan}"
         assert not re.search(r"INDEX zart_tasks_worker.*SCAN json_each", plan), f"{name}: {plan}"
     connection.close()
+
+
+LISTED = {"before_at": "9", "before_id": "''", "task": "''", "status": "'waiting'", "amount": "9"}
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_a_list_of_the_few_does_not_go_through_all_that_has_ended(
+    postgres_database: Database, mode: str
+) -> None:
+    """Those alive are found by their tasks, those that failed by an index of failures."""
+    statements = Statements(WORDING, Tables())
+    plans: list[str] = []
+    async with planning(postgres_database, mode) as connection:
+        await connection.execute(SKEWED)
+        for name in ("list_alive", "list_failed"):
+            values = ", ".join(LISTED[parameter] for parameter in statements[name].parameters)
+            plans.append(await _plan(connection, name, statements[name].sql, values=values))
+    alive, failed = plans
+    assert "zart_executions_pkey" in alive, alive
+    assert "zart_executions_created" not in alive, alive
+    assert "zart_executions_failures" in failed, failed
+
+
+async def test_a_list_of_the_few_does_not_go_through_a_file(sqlite_database: Database) -> None:
+    """The same on SQLite."""
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+        statements = database_of(scheduler).statements
+    connection = apsw.Connection(sqlite_database.url.removeprefix("sqlite:///"))
+    alive, failed = (
+        "; ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", bound))
+        for sql, bound in (
+            (statements[name].sql, [None] * len(statements[name].parameters))
+            for name in ("list_alive", "list_failed")
+        )
+    )
+    connection.close()
+    assert "SCAN t" in alive, alive
+    assert "SEARCH e USING PRIMARY KEY (id=?)" in alive, alive
+    assert "zart_executions_failures" in failed, failed
+
+
+async def test_the_end_of_an_execution_touches_no_index(postgres_database: Database) -> None:
+    """The second write of its row stays on the row's page: a fifth of the server's time for it."""
+    async with zart.connect(postgres_database.url) as scheduler:
+        await scheduler.migrate()
+        connection = await asyncpg.connect(postgres_database.url)
+        before = await connection.fetchrow(WRITTEN)
+        async with zart.Worker(scheduler, [plain]):
+            for handle in await scheduler.schedule_many(plain, range(500)):
+                await handle.result(timeout="30s")
+    try:  # what a connection has written is told of when it ends
+        async with asyncio.timeout(30):
+            while (after := await connection.fetchrow(WRITTEN))["updated"] < before["updated"] + 500:
+                await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+    assert after["in_place"] - before["in_place"] > 350

@@ -11,6 +11,7 @@ reason beside them. What may stand in a statement, besides SQL:
                      stands in the statement as a table of these columns
 ``{join}``           JOIN of a batch with a table that is to be found by its key
 ``{for_update}``, ``{for_share}``, ``{skip_locked}``  locking clauses, empty where there are none
+``{listed}``         what stands under ``-- part: listed``, said once for several statements
 
 Everything is fitted once, when a scheduler is made; nothing that a user passes in becomes SQL.
 """
@@ -37,7 +38,7 @@ TABLES = (
     "workers",
 )
 
-_NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+_HEAD = re.compile(r"^-- (name|part): (\w+)\s*$", re.MULTILINE)
 _PLACE = re.compile(r"\{(\w+)\}")
 _COMMENT = re.compile(r"--[^\n]*")
 
@@ -124,8 +125,9 @@ class Statements:
     def __init__(self, wording: Wording, tables: Tables) -> None:
         self._wording = wording
         self._tables = tables
-        texts = _read("portable") | _read(wording.name)
-        texts |= _read("doctor") | _read(f"doctor_{wording.name}")
+        texts, parts = _read("portable", wording.name, "doctor", f"doctor_{wording.name}")
+        for name, text in texts.items():
+            texts[name] = _PLACE.sub(lambda m: parts.get(m[1], m[0]), text)
         self._statements = {name: self._fit(name, text) for name, text in texts.items()}
 
     def __getitem__(self, name: str) -> Statement:
@@ -188,7 +190,12 @@ class Statements:
         return Statement(name, sql, tuple(p for p in order if p), frozenset(batches))
 
 
-def _read(file: str) -> dict[str, str]:
-    text = (files(__package__) / "queries" / f"{file}.sql").read_text(encoding="utf-8")
-    parts = _NAME.split(text)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+def _read(*names: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The statements and the parts of some files; those of a later file replace earlier ones."""
+    found: dict[str, dict[str, str]] = {"name": {}, "part": {}}
+    for file in names:
+        text = (files(__package__) / "queries" / f"{file}.sql").read_text(encoding="utf-8")
+        _, *pieces = _HEAD.split(text)
+        for kind, name, body in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
+            found[kind][name] = body.strip()
+    return found["name"], found["part"]

@@ -291,31 +291,51 @@ SET worker = NULL, ready_at = {now}, epoch = t.epoch + 1
 FROM {rows entries: execution_id text, run int, step text, epoch int} AS r
 WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step AND t.epoch = r.epoch AND (t.worker || '') = :worker;
 
--- name: get_executions
+-- part: execution_row
 SELECT e.id, e.task, e.queue, e.status, e.input, e.output, e.failure, e.run,
        coalesce(t.attempt, e.attempt), coalesce(t.crashes, e.crashes), e.priority, t.worker,
        e.parent_id, e.created_at, coalesce(e.started_at, t.started_at), e.finished_at, t.due_at,
        t.ready_at
+
+-- part: listed
+(e.created_at < :before_at OR (e.created_at = :before_at AND e.id < :before_id))
+  AND (:task = '' OR e.task = :task)
+
+-- name: get_executions
+{execution_row}
 FROM {rows entries: id text} AS r
 {join} {executions} e ON e.id = r.id
 LEFT JOIN {tasks} t ON t.execution_id = e.id AND t.run = e.run AND t.step = '';
 
 -- name: list_executions
--- Newest first, from before the given place. Empty text means any.
-SELECT e.id, e.task, e.queue, e.status, e.input, e.output, e.failure, e.run,
-       coalesce(t.attempt, e.attempt), coalesce(t.crashes, e.crashes), e.priority, t.worker,
-       e.parent_id, e.created_at, coalesce(e.started_at, t.started_at), e.finished_at, t.due_at,
-       t.ready_at
+-- Newest first, from before the given place. Empty text means any; no status is of those alive.
+{execution_row}
 FROM {executions} e
 LEFT JOIN {tasks} t ON t.execution_id = e.id AND t.run = e.run AND t.step = ''
-WHERE (e.created_at < :before_at OR (e.created_at = :before_at AND e.id < :before_id))
-  AND (:task = '' OR e.task = :task)
-  AND (:status = ''
-       OR (:status = 'pending' AND e.status IS NULL AND t.ready_at IS NOT NULL)
-       OR (:status = 'running' AND e.status IS NULL AND t.worker IS NOT NULL)
-       OR (:status = 'waiting' AND e.status IS NULL AND t.ready_at IS NULL AND t.worker IS NULL)
-       OR e.status = :status)
+WHERE {listed} AND (:status = '' OR e.status = :status)
 ORDER BY e.created_at DESC, e.id DESC
+LIMIT :amount;
+
+-- name: list_failed
+-- The same of those that failed, which an index tells where there is one of a part of the rows.
+{execution_row}
+FROM {executions} e
+LEFT JOIN {tasks} t ON t.execution_id = e.id AND t.run = e.run AND t.step = ''
+WHERE {listed} AND e.failure IS NOT NULL
+ORDER BY e.created_at DESC, e.id DESC
+LIMIT :amount;
+
+-- name: list_alive
+-- The same of a status of those alive: by their tasks, however many have ended. The sum keeps a
+-- planner from going through all that has ended, in order, in the hope of meeting enough soon.
+{execution_row}
+FROM {tasks} t
+{join} {executions} e ON e.id = t.execution_id AND e.run = t.run AND e.status IS NULL
+WHERE t.step = '' AND {listed}
+  AND ((:status = 'pending' AND t.ready_at IS NOT NULL)
+       OR (:status = 'running' AND t.worker IS NOT NULL)
+       OR (:status = 'waiting' AND t.ready_at IS NULL AND t.worker IS NULL))
+ORDER BY e.created_at + 0 DESC, e.id DESC
 LIMIT :amount;
 
 -- name: open_waits

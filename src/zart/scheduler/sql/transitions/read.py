@@ -13,6 +13,15 @@ from zart.scheduler.sql.transaction import Row, Transaction
 __all__ = ["attempts", "executions", "get", "results", "timeline"]
 
 
+_LISTS: dict[str, str] = {
+    Status.PENDING: "list_alive",
+    Status.RUNNING: "list_alive",
+    Status.WAITING: "list_alive",
+    Status.FAILED: "list_failed",
+}
+"""The statement for each status that has one of its own."""
+
+
 def failure(text: str | None) -> Failure | None:
     """The recorded failure in a JSON text."""
     return None if text is None else msgspec.json.decode(text, type=Failure)
@@ -84,7 +93,7 @@ async def executions(
 ) -> list[Execution]:
     """Executions, newest first."""
     rows = await tx.fetch(
-        "list_executions",
+        _LISTS.get(status, "list_executions"),
         task=task,
         status=status,
         amount=amount,

@@ -1,5 +1,6 @@
 -- Cold: written once when scheduled, once when finished. The free space lets the second write
--- stay on the page (a HOT update), so that no index is touched by it.
+-- stay on the page (a HOT update), so that no index is touched by it; as long as no column that
+-- it changes stands in an index, nor in the condition of one.
 CREATE TABLE {executions} (
     id           text COLLATE "C" PRIMARY KEY,
     task         text NOT NULL,
@@ -19,9 +20,9 @@ CREATE TABLE {executions} (
     created_at   bigint NOT NULL,
     started_at   bigint,
     finished_at  bigint
-) WITH (fillfactor = 75);
+) WITH (fillfactor = 50);
 CREATE INDEX {executions}_created ON {executions} (created_at, id);
-CREATE INDEX {executions}_failed ON {executions} (created_at, id) WHERE status = 'failed';
+CREATE INDEX {executions}_failures ON {executions} (created_at, id) WHERE failure IS NOT NULL;
 
 -- The runs that a restart has superseded; the current one is the execution's own row.
 CREATE TABLE {runs} (

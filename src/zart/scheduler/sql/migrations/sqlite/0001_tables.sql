@@ -20,7 +20,7 @@ CREATE TABLE {executions} (
     finished_at  integer
 ) WITHOUT ROWID;
 CREATE INDEX {executions}_created ON {executions} (created_at, id);
-CREATE INDEX {executions}_failed ON {executions} (created_at, id) WHERE status = 'failed';
+CREATE INDEX {executions}_failures ON {executions} (created_at, id) WHERE failure IS NOT NULL;
 
 -- The runs that a restart has superseded; the current one is the execution's own row.
 CREATE TABLE {runs} (
