@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ import asyncpg
 import pytest
 
 import zart
+from tests.crash.processes import until
 from tests.databases import Database
 from zart.scheduler.sql.postgres import PLANNER, WORDING
 from zart.scheduler.sql.statements import Statements, Tables
@@ -211,14 +211,17 @@ async def test_the_end_of_an_execution_touches_no_index(postgres_database: Datab
     async with zart.connect(postgres_database.url) as scheduler:
         await scheduler.migrate()
         connection = await asyncpg.connect(postgres_database.url)
-        updated, in_place = await connection.fetchrow(WRITTEN)
+        before = await connection.fetchrow(WRITTEN)
         async with zart.Worker(scheduler, [plain]):
             for handle in await scheduler.schedule_many(plain, range(500)):
                 await handle.result(timeout="30s")
-    try:  # what a connection has written is told of when it ends
-        async with asyncio.timeout(30):
-            while (after := await connection.fetchrow(WRITTEN))["updated"] < updated + 500:
-                await asyncio.sleep(0.05)
+
+    async def is_told() -> bool:
+        return bool((await connection.fetchrow(WRITTEN))["updated"] >= before["updated"] + 500)
+
+    try:
+        await until(is_told, "the writes of ended connections are counted", seconds=30)
+        after = await connection.fetchrow(WRITTEN)
     finally:
         await connection.close()
-    assert after["in_place"] > in_place + 350
+    assert after["in_place"] > before["in_place"] + 350
