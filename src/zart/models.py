@@ -7,6 +7,7 @@ aware datetimes.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -113,6 +114,11 @@ class Claim(msgspec.Struct, frozen=True):
     epoch: int
 
 
+# Of its own: a program that seeds the module would have the same strides in all of its workers.
+_strides = random.Random()
+os.register_at_fork(after_in_child=_strides.seed)
+
+
 def new_stride() -> int:
     """How far a claim moves the epochs of its tasks.
 
@@ -120,7 +126,7 @@ def new_stride() -> int:
     all, a task that was claimed is ready again, and by steps of one its next owner would get the
     very epoch that the forgotten one still writes under.
     """
-    return random.randrange(1, 1 << 31)
+    return _strides.getrandbits(31) + 1
 
 
 # What a run holds while it waits is left to no garbage collector (gc=False), which would take a
