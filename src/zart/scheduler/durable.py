@@ -695,15 +695,17 @@ class DurableScheduler:
         self, execution_id: str, timeout: Duration | None, since: float = -math.inf
     ) -> tuple[Any, ...]:
         checked(execution_id, "an execution id")
-        limit = None if timeout is None else seconds(timeout, what="timeout")
-        try:
-            async with asyncio.timeout(limit):
-                ending = await self._results.ending(execution_id, since)
-        except TimeoutError:
-            assert limit is not None
-            raise WaitTimedOutError(
-                f"execution {execution_id!r} did not end within {describe(limit)}; it goes on"
-            ) from None
+        if timeout is None:
+            ending = await self._results.ending(execution_id, since)
+        else:
+            limit = seconds(timeout, what="timeout")
+            try:
+                async with asyncio.timeout(limit):
+                    ending = await self._results.ending(execution_id, since)
+            except TimeoutError:
+                raise WaitTimedOutError(
+                    f"execution {execution_id!r} did not end within {describe(limit)}; it goes on"
+                ) from None
         if ending is None:
             raise _not_found(execution_id)
         return ending

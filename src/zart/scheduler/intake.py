@@ -63,7 +63,10 @@ class Intake:
 
     def runs_here(self, execution_id: str) -> bool:
         """True while a worker of this process is at work on an execution."""
-        return any(host.runs(execution_id) for host in self._hosts)
+        for host in self._hosts:  # noqa: SIM110 each wait asks, and `any` takes three times as long
+            if host.runs(execution_id):
+                return True
+        return False
 
     async def schedule(self, new: NewExecution) -> bool:
         """Insert an execution; False when it was there. Raises `ExecutionExistsError`."""

@@ -11,6 +11,8 @@ __all__ = ["LONGEST", "checked", "checked_priority"]
 LONGEST = 200
 """Characters."""
 
+_USUAL = re.compile(rf"[!-~]{{1,{LONGEST}}}")
+"""Nearly all that there are; nothing else has to be asked of these."""
 _STORABLE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
 
 
@@ -20,6 +22,8 @@ def checked(value: object, what: str) -> str:
     It is text of 1 to 200 characters, without control characters, and does not begin or end with
     white space, which some databases drop when they compare.
     """
+    if isinstance(value, str) and _USUAL.fullmatch(value):
+        return value
     if not isinstance(value, str):
         raise InvalidIdError(f"{what} must be a str, not {type(value).__name__} ({value!r:.80})")
     if not value:

@@ -493,10 +493,7 @@ class Worker:
 
     def commit(self, entry: Entry) -> asyncio.Future[Receipt]:
         """Write an entry with whatever else is pending; rings whom it concerns when it is done."""
-        future = self._journal.submit(entry)
-        if entry.ending is not None or entry.distributed or entry.children:
-            future.add_done_callback(lambda done: self._committed(entry, done))
-        return future
+        return self._journal.submit(entry)
 
     async def _write(self, entries: Sequence[Entry]) -> list[Receipt]:
         worker = self.id
@@ -507,18 +504,22 @@ class Worker:
                 if self.id != worker or self._lease_stopped():
                     return [Receipt.FENCED] * len(entries)
             try:
-                return await self._backend.commit(entries)
+                receipts = await self._backend.commit(entries)
             except DatabaseUnavailableError as error:
                 # No step is lost for that: the entries wait here as long as the lease may be kept.
                 _log.warning("%d entries wait to be written: %s", len(entries), error)
+            else:
+                for entry, receipt in zip(entries, receipts, strict=True):
+                    if entry.ending is not None or entry.distributed or entry.children:
+                        self._tell(entry, receipt)
+                return receipts
 
     def _lease_stopped(self) -> bool:
         return self._stopping and not self._running
 
-    def _committed(self, entry: Entry, done: asyncio.Future[Receipt]) -> None:
-        if done.cancelled() or done.exception():
-            return
-        wakeups, receipt = self.scheduler.wakeups, done.result()
+    def _tell(self, entry: Entry, receipt: Receipt) -> None:
+        """Ring whom it concerns."""
+        wakeups = self.scheduler.wakeups
         if receipt is Receipt.READY:
             wakeups.ring(READY)
         if receipt is not Receipt.COMMITTED:
