@@ -182,7 +182,8 @@ class Supervisor:
             self._tell_all(signal.SIGTERM, limit + MARGIN)
         elif self._signals == 2:
             _log.info("%s again: what still runs is given back at once", name)
-            self._tell_all(signal.SIGTERM, HURRY)
+            # Another one: a signal that comes twice before it is delivered is one.
+            self._tell_all(signal.SIGINT, HURRY)
         else:
             self._kill_all()
 
