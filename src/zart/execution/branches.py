@@ -200,17 +200,20 @@ class Branches:
         self._watched.pop(task, None)
         self.settle()
 
-    async def end(self) -> None:
-        """Cancel the branches that are left when the handler has ended."""
+    async def end(self) -> bool:
+        """Cancel the branches that are left when the handler has ended; False if none was left."""
         self._rests = None  # the run has ended: it does not come to rest any more
         if self._later is not None:
             self._later.cancel()
+        if not self._tasks:
+            return False
         while left := [task for task in self._tasks if not task.done()]:
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=1)
             if not [task for task in left if task.done()]:
-                return
+                break
+        return True
 
 
 def _stirring(

@@ -115,11 +115,16 @@ class HandlerRun:
             if timer is not None:
                 timer.cancel()
             run.ended = True  # what is left is not cut off by the handler's own code
-            await run.branches.end()
+            left_some = await run.branches.end()
             # Nothing goes round in a circle now, so that all of it is freed here and at once: what
             # is left to the garbage collector took it as long as the executions themselves.
             run.swallows = None
             current_run.set(None)
+            if (left_some or run.expired) and not run.stopped:
+                # What was cut off may have sent its outcome. Were that committed after the park, a
+                # claim which had looked for the history just before would run the step once more;
+                # and an end would keep it out, though it happened.
+                await self._ledger.answered(self.claim)
 
     async def refused(self, entry: Entry, error: Exception) -> Entry | None:
         """Outcomes and waits may have gone along with the end: one of them fails the run."""

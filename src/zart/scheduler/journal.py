@@ -11,8 +11,8 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeAlias, TypeVar
 
 from zart.errors import DatabaseUnavailableError
 
@@ -20,6 +20,7 @@ __all__ = ["Journal"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Batch: TypeAlias = list[tuple[Item, asyncio.Future[Answer]]]
 _log = logging.getLogger("zart.journal")
 
 LANES = 2
@@ -40,13 +41,13 @@ class Journal(Generic[Item, Answer]):
     __slots__ = (
         "_batch",
         "_busy",
+        "_flights",
         "_idle",
         "_lanes",
         "_length",
         "_loop",
         "_pending",
         "_scheduled",
-        "_tasks",
         "_write",
     )
 
@@ -65,7 +66,7 @@ class Journal(Generic[Item, Answer]):
         self._pending: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._busy = 0
         self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._flights: dict[asyncio.Task[None], Batch[Item, Answer]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
 
@@ -84,11 +85,23 @@ class Journal(Generic[Item, Answer]):
 
     async def drain(self) -> None:
         """Wait until nothing is pending or in flight."""
-        while self._tasks or self._pending:
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+        while self._flights or self._pending:
+            if self._flights:
+                await asyncio.wait(self._flights)
             else:
                 await asyncio.sleep(0)
+
+    async def answered(self, concerned: Callable[[Item], bool]) -> None:
+        """Wait until no such item is pending or in flight, also of those whose caller has gone."""
+        while any(concerned(item) for batch in self._all() for item, _ in batch):
+            if self._flights:
+                await asyncio.wait(self._flights, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)
+
+    def _all(self) -> Iterator[Iterable[tuple[Item, asyncio.Future[Answer]]]]:
+        yield self._pending
+        yield from self._flights.values()
 
     def _start(self) -> None:
         self._scheduled = False
@@ -97,7 +110,7 @@ class Journal(Generic[Item, Answer]):
             self._busy += 1
             assert self._loop is not None
             task = self._loop.create_task(self._flush(batch))
-            self._tasks.add(task)
+            self._flights[task] = batch
             task.add_done_callback(self._flushed)
 
     def _amount(self) -> int:
@@ -114,11 +127,11 @@ class Journal(Generic[Item, Answer]):
 
     def _flushed(self, task: asyncio.Task[None]) -> None:
         self._busy -= 1
-        self._tasks.discard(task)
+        del self._flights[task]
         if self._pending and not self._scheduled:
             self._start()
 
-    async def _flush(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _flush(self, batch: Batch[Item, Answer]) -> None:
         try:
             answers = await self._write([item for item, _ in batch])
         except asyncio.CancelledError:
@@ -136,9 +149,7 @@ class Journal(Generic[Item, Answer]):
             for (_, future), answer in zip(batch, answers, strict=True):
                 _settle(future, answer)
 
-    async def _split(
-        self, batch: list[tuple[Item, asyncio.Future[Answer]]], error: Exception
-    ) -> None:
+    async def _split(self, batch: Batch[Item, Answer], error: Exception) -> None:
         if len(batch) == 1:
             _settle(batch[0][1], error)
             return

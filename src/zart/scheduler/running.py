@@ -54,6 +54,10 @@ class Ledger(Protocol):
         """Write an entry; the future has its receipt after the commit."""
         ...
 
+    async def answered(self, claim: Claim) -> None:
+        """Return once nothing that was to be written under a claim is under way any more."""
+        ...
+
     def abandon(self, claim: Claim, entry: Entry | None) -> None:
         """Give up on a handler that cannot be stopped: write its end and free its slot."""
         ...

@@ -495,6 +495,10 @@ class Worker:
         """Write an entry with whatever else is pending; rings whom it concerns when it is done."""
         return self._journal.submit(entry)
 
+    async def answered(self, claim: Claim) -> None:
+        """Return once nothing that was to be written under a claim is under way any more."""
+        await self._journal.answered(lambda entry: entry.claim == claim)
+
     async def _write(self, entries: Sequence[Entry]) -> list[Receipt]:
         worker = self.id
         while True:
