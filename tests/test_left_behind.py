@@ -9,8 +9,9 @@ import pytest
 
 import zart
 from tests.databases import Database
+from zart.models import Claim, ClaimedTask
 from zart.scheduler.entries import Entry, Receipt
-from zart.testing.conformance.harness import QUICK
+from zart.testing.conformance.harness import QUICK, eventually
 
 
 @pytest.fixture
@@ -97,3 +98,55 @@ async def test_a_deadline_does_not_overtake_the_outcome_of_a_step(
         with pytest.raises(zart.ExecutionFailedError, match="did not end within"):
             await handle.result(timeout="10s")
     assert [(s.name, s.outcome) for s in await scheduler.timeline(handle.id)] == [("paid", "ok")]
+
+
+@pytest.mark.guarantee(16, 19)
+async def test_an_answer_that_was_read_before_an_iteration_ended_does_not_bring_its_steps_back(
+    scheduler: zart.DurableScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a finished iteration has dropped is no step that the code has not come to yet."""
+    commit, refresh = scheduler.backend.commit, scheduler.backend.refresh
+    offered, finishing, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def finish_when_told(entries: Sequence[Entry]) -> list[Receipt]:
+        if any(entry.erased for entry in entries):
+            finishing.set()
+            await told.wait()
+        return await commit(entries)
+
+    async def read_while_it_finishes(claims: Sequence[Claim]) -> list[ClaimedTask]:
+        await finishing.wait()
+        fresh = await refresh(claims)
+        # The caller passes it on before the event loop comes to this.
+        asyncio.get_running_loop().call_soon(told.set)
+        return fresh
+
+    monkeypatch.setattr(scheduler.backend, "commit", finish_when_told)
+    monkeypatch.setattr(scheduler.backend, "refresh", read_while_it_finishes)
+
+    @zart.step
+    async def part() -> None: ...
+
+    @zart.step
+    async def until_offered() -> None:
+        await offered.wait()
+
+    @zart.durable("looping")
+    async def looping() -> bool:
+        waiting = asyncio.create_task(zart.wait_for_event("go"))
+        await until_offered()
+        async for _ in zart.durable_loop("loop", range(2)):
+            await part()
+        await waiting
+        return await zart.patched("new")
+
+    async with zart.Worker(scheduler, [looping], QUICK):
+        handle = await scheduler.schedule(looping, id="e")
+        await eventually(lambda: _has(scheduler, "e", "event go"))
+        await handle.offer_event("go")
+        offered.set()
+        assert await handle.result(timeout="10s")
+
+
+async def _has(scheduler: zart.DurableScheduler, execution: str, name: str) -> bool:
+    return any(step.name == name for step in await scheduler.timeline(execution))

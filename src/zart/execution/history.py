@@ -77,10 +77,14 @@ class History:
             self._attempts = {a.step: a for a in task.attempts}
 
     def refresh(self, task: ClaimedTask) -> None:
-        """Take in what has come since: outcomes of distributed steps and children, events."""
+        """Take in what has come since: outcomes of distributed steps and children, events.
+
+        Nothing else is new here: a record that this run does not know it has dropped with a loop's
+        iteration, after this answer had been read.
+        """
         for record in task.steps:
             known = self._records.get(record.name)
-            if (known is None or known.outcome is None) and record.kind != CUT_OFF:
+            if known is not None and known.outcome is None:
                 self._records[record.name] = record
         taken = self._taken or ()
         # What lies here already stays: it was put back after this answer had been read, maybe.
