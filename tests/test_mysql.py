@@ -213,13 +213,58 @@ async def test_the_fence_changes_the_row_and_holds_it(mysql_database: Database) 
 
             async def fence(tx: Transaction) -> None:
                 keys = [(claim.execution_id, claim.run, claim.step, claim.epoch)]
-                rows = await tx.fetch("fence", entries=keys)
+                rows = await tx.fetch("fence", entries=keys, unchanged=keys)
                 assert rows[0][3] == claim.epoch
                 locked = await query(other, "SELECT 1 FROM zart_tasks FOR UPDATE SKIP LOCKED")
                 assert locked == []
 
             await backend.database.run(fence)
-            assert await query(other, "SELECT touched FROM zart_tasks") > before
+            after = await query(other, "SELECT touched FROM zart_tasks")
+            assert after > before
+            # An end or a park changes the row by itself, whatever goes along with it.
+            parking = Entry(claim, ending=Park(0, 1))
+            assert await backend.commit([Entry(claim), parking]) == [Receipt.COMMITTED] * 2
+            assert await query(other, "SELECT touched FROM zart_tasks") == after
+
+
+KEYS = [(f"order-{number}", 1, "") for number in range(20)]
+CHANGES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "claim_tasks": ((), {"worker": "worker-1", "stride": 1}),
+    "park_tasks": ((0, 0, 1, 0, 1), {}),
+    "ready_due_tasks": ((), {}),
+    "take_over_tasks": ((), {"worker": "worker-1", "crashed": 1}),
+    "touch_tasks": ((), {}),
+    "wake_tasks": ((1,), {}),
+}
+"""Statements that change tasks which are locked before: what comes after the key, and the rest."""
+
+
+async def test_what_is_locked_is_found_once_when_it_changes(mysql_database: Database) -> None:
+    """An update by a join notes where the rows are, and finds each again: twice the work."""
+    async with engine(mysql_database) as backend:
+        await backend.schedule([execution(key[0]) for key in KEYS])
+
+        async def found_again(tx: Transaction, name: str, **values: Any) -> int:
+            own = cast("Any", tx)._connection
+            await query(own, "FLUSH STATUS")
+            await tx.execute(name, **values)
+            counts = dict(await query(own, "SHOW SESSION STATUS LIKE 'Handler_read_rnd'"))
+            return int(counts["Handler_read_rnd"])
+
+        async def change(tx: Transaction) -> dict[str, int]:
+            twice: dict[str, int] = {}
+            for name, (columns, values) in CHANGES.items():
+                entries = [(*key, *columns) for key in KEYS]
+                twice[name] = await found_again(tx, name, entries=entries, **values)
+            ids = [key[0] for key in KEYS]
+            ends = [(each, "completed", "1", None, 1, 0, 1) for each in (*ids, "gone")]
+            twice["ends"] = await found_again(tx, "finish_executions", entries=ends)
+            return twice
+
+        twice = await backend.database.run(change)
+        assert not any(twice.values()), twice
+        ended = await backend.get([*(key[0] for key in KEYS), "gone"])
+        assert [e.status for e in ended] == ["completed"] * 20  # and nothing was made anew
 
 
 async def test_an_id_taken_in_between_is_found_out(mysql_database: Database) -> None:

@@ -249,12 +249,20 @@ class _MySQLTransaction:
         if statement == "ready_tasks":
             return await self._ready_tasks(values["names"], values["amount"])
         if statement == "fence":
-            await self.execute("touch_tasks", **values)
+            return await self._fence(values["entries"], values["unchanged"])
         return await self._rows(self._statements[statement], values)
 
     async def _rows(self, named: Statement, values: Mapping[str, Any]) -> list[Row]:
         cursor = await run(self._connection, named.sql, tuple(named.bind(values, _spread)))
         return cast("list[Row]", await cursor.fetchall())
+
+    async def _fence(self, entries: Sequence[Row], unchanged: Sequence[Row]) -> list[Row]:
+        """Lock tasks, and change those that nothing else will: of another claim none."""
+        rows = await self._rows(self._statements["fence"], {"entries": entries})
+        held = {row[:4] for row in rows}
+        if keys := [key[:3] for key in unchanged if key in held]:
+            await self.execute("touch_tasks", entries=keys)
+        return rows
 
     async def _ready_tasks(self, stretches: Sequence[Stretch], amount: int) -> list[Row]:
         """Lock ready tasks name by name, the name with the most urgent one first."""

@@ -7,6 +7,11 @@
 -- left to right and see what those before them have set: a column that others depend on is assigned
 -- last. VALUES() is deprecated on MySQL and the row alias of its upsert is unknown to MariaDB;
 -- columns of the INSERT's SELECT serve both.
+--
+-- An update by a join keeps what it is to change in a temporary table, with keys as long as they may
+-- be, and finds each row a second time: 20 us a row. An upsert has none of that. So rows that this
+-- transaction has locked before, which are there, are changed by an upsert that inserts nothing; its
+-- names, empty, are never written.
 
 -- name: insert_executions
 -- An id that is there already is an error, which `execute` counts as no row: the count of an upsert
@@ -34,10 +39,13 @@ WHERE s.outcome IS NULL
 ON DUPLICATE KEY UPDATE {tasks}.epoch = {tasks}.epoch;
 
 -- name: claim_tasks
-UPDATE {rows entries: execution_id text, run int, step text} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.worker = :worker, t.epoch = t.epoch + :stride, t.ready_at = NULL, t.due_at = NULL,
-    t.started_at = coalesce(t.started_at, {now});
+-- Locked by `ready_tasks`.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority)
+SELECT r.execution_id, r.run, r.step, '', '', 0
+FROM {rows entries: execution_id text, run int, step text} AS r
+ON DUPLICATE KEY UPDATE
+    {tasks}.worker = :worker, {tasks}.epoch = {tasks}.epoch + :stride, {tasks}.ready_at = NULL,
+    {tasks}.due_at = NULL, {tasks}.started_at = coalesce({tasks}.started_at, {now});
 
 -- name: ready_names
 -- Those of a worker's names that have something ready, with the head of each: the probes that
@@ -73,18 +81,19 @@ ORDER BY t.execution_id, t.run
 {for_update};
 
 -- name: touch_tasks
--- The lock of the fence, run before `fence` itself. It really changes the row: Galera replicates
--- changes and not locks, so this is what a claim on another node collides with. A lost claim
--- changes nothing: its epoch is past, and will be.
-UPDATE {rows entries: execution_id text, run int, step text, epoch int} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.touched = t.touched + 1
-WHERE t.epoch = r.epoch;
+-- What the fence has locked and nothing else of its flush changes is changed here: Galera replicates
+-- changes and not locks, so this is what a claim on another node collides with.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority)
+SELECT r.execution_id, r.run, r.step, '', '', 0
+FROM {rows entries: execution_id text, run int, step text} AS r
+ON DUPLICATE KEY UPDATE
+    {tasks}.touched = {tasks}.touched + 1;
 
 -- name: fence
 SELECT t.execution_id, t.run, t.step, t.epoch, t.wake_seq
 FROM {rows entries: execution_id text, run int, step text, epoch int} AS r
-STRAIGHT_JOIN {tasks} t ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
+STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
+{for_update};
 
 -- name: record_steps
 -- The outcome is assigned last: it decides whether the others change.
@@ -129,17 +138,25 @@ DELETE v FROM {rows entries: execution_id text, run int, name text} AS r
 STRAIGHT_JOIN {events} AS v FORCE INDEX (PRIMARY) ON v.execution_id = r.execution_id AND v.taken_by = r.name;
 
 -- name: park_tasks
-UPDATE {rows entries: execution_id text, run int, step text, wake_seq int, ready int, due_at int, pending int, attempt int} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.worker = NULL, t.pending = r.pending, t.attempt = r.attempt,
-    t.ready_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND t.wake_seq <> r.wake_seq) THEN {now} END,
-    t.due_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND t.wake_seq <> r.wake_seq) THEN NULL ELSE r.due_at END;
+-- Locked by the fence.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority)
+SELECT r.execution_id, r.run, r.step, '', '', 0
+FROM {rows entries: execution_id text, run int, step text, wake_seq int, ready int, due_at int, pending int, attempt int} AS r
+ON DUPLICATE KEY UPDATE
+    {tasks}.worker = NULL, {tasks}.pending = r.pending, {tasks}.attempt = r.attempt,
+    {tasks}.ready_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND {tasks}.wake_seq <> r.wake_seq) THEN {now} END,
+    {tasks}.due_at = CASE WHEN r.ready = 1 OR (r.pending >= 0 AND {tasks}.wake_seq <> r.wake_seq) THEN NULL ELSE r.due_at END;
 
 -- name: finish_executions
-UPDATE {rows entries: execution_id text, status text, output text, failure text, attempt int, crashes int, started_at int} AS r
+-- Not locked before: the join is for one that was deleted by hand, which is not to be there again.
+INSERT INTO {executions} (id, task, queue, priority, input, run, seed, created_at)
+SELECT e.id, '', '', 0, '', 1, 0, 0
+FROM {rows entries: execution_id text, status text, output text, failure text, attempt int, crashes int, started_at int} AS r
 STRAIGHT_JOIN {executions} e FORCE INDEX (PRIMARY) ON e.id = r.execution_id
-SET e.status = r.status, e.output = r.output, e.failure = r.failure, e.attempt = r.attempt,
-    e.crashes = r.crashes, e.started_at = r.started_at, e.finished_at = {now};
+ON DUPLICATE KEY UPDATE
+    {executions}.status = r.status, {executions}.output = r.output, {executions}.failure = r.failure,
+    {executions}.attempt = r.attempt, {executions}.crashes = r.crashes,
+    {executions}.started_at = r.started_at, {executions}.finished_at = {now};
 
 -- name: delete_tasks
 DELETE t FROM {rows entries: execution_id text, run int, step text} AS r
@@ -167,17 +184,22 @@ SET t.ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 AND (t.pending <=
     t.wake_seq = t.wake_seq + r.ended, t.pending = t.pending - r.ended;
 
 -- name: wake_tasks
-UPDATE {rows entries: execution_id text, run int, step text, amount int} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.wake_seq = t.wake_seq + r.amount,
-    t.ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
-    t.due_at = CASE WHEN t.pending >= 0 THEN NULL ELSE t.due_at END;
+-- Locked by `lock_executions`.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority)
+SELECT r.execution_id, r.run, r.step, '', '', 0
+FROM {rows entries: execution_id text, run int, step text, amount int} AS r
+ON DUPLICATE KEY UPDATE
+    {tasks}.wake_seq = {tasks}.wake_seq + r.amount,
+    {tasks}.ready_at = CASE WHEN {tasks}.worker IS NULL AND {tasks}.pending >= 0 THEN coalesce({tasks}.ready_at, {now}) ELSE {tasks}.ready_at END,
+    {tasks}.due_at = CASE WHEN {tasks}.pending >= 0 THEN NULL ELSE {tasks}.due_at END;
 
 -- name: ready_due_tasks
-UPDATE {rows entries: execution_id text, run int, step text} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.ready_at = {now}, t.pending = 0, t.due_at = NULL
-WHERE t.due_at IS NOT NULL;
+-- Locked by `due_tasks`.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority)
+SELECT r.execution_id, r.run, r.step, '', '', 0
+FROM {rows entries: execution_id text, run int, step text} AS r
+ON DUPLICATE KEY UPDATE
+    {tasks}.ready_at = {now}, {tasks}.pending = 0, {tasks}.due_at = NULL;
 
 -- name: look
 -- The first of the index: over min() the server may read all that sleep.
@@ -186,10 +208,13 @@ SELECT {now}, (SELECT d.due_at FROM {tasks} d WHERE d.due_at IS NOT NULL ORDER B
                STRAIGHT_JOIN {tasks} t ON t.queue = n.queue AND t.ready_task = n.task);
 
 -- name: take_over_tasks
-UPDATE {rows entries: execution_id text, run int, step text} AS r
-STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step
-SET t.worker = NULL, t.ready_at = {now}, t.epoch = t.epoch + 1, t.crashes = t.crashes + :crashed
-WHERE t.worker = :worker;
+-- Locked by `some_worker_tasks`.
+INSERT INTO {tasks} (execution_id, run, step, queue, task, priority)
+SELECT r.execution_id, r.run, r.step, '', '', 0
+FROM {rows entries: execution_id text, run int, step text} AS r
+ON DUPLICATE KEY UPDATE
+    {tasks}.worker = NULL, {tasks}.ready_at = {now}, {tasks}.epoch = {tasks}.epoch + 1,
+    {tasks}.crashes = {tasks}.crashes + :crashed;
 
 -- name: give_back_tasks
 UPDATE {rows entries: execution_id text, run int, step text, epoch int} AS r

@@ -69,7 +69,8 @@ CREATE TABLE IF NOT EXISTS {step_attempts} (
 -- pending counts the children that a parked task waits for; -1: only due_at may wake it.
 --
 -- There are no partial indexes here: ready_task is null unless the row is ready, so that a million
--- waiting rows stand apart in the index that claims read. touched is changed by every fence.
+-- waiting rows stand apart in the index that claims read. touched is changed by a fence whose flush
+-- changes nothing else of the row.
 CREATE TABLE IF NOT EXISTS {tasks} (
     execution_id varchar(200) NOT NULL,
     run          integer NOT NULL,
