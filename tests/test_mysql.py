@@ -267,6 +267,25 @@ async def test_what_is_locked_is_found_once_when_it_changes(mysql_database: Data
         assert [e.status for e in ended] == ["completed"] * 20  # and nothing was made anew
 
 
+async def test_an_execution_is_found_among_its_distributed_steps(mysql_database: Database) -> None:
+    """By its whole key: neither read nor locked are those, at the end of each of them."""
+    steps = [("order-1", 1, f"step {number}") for number in range(100)]
+    async with engine(mysql_database) as backend:
+        claim = await claim_one(backend, "order-1")
+        begun = tuple((*key, "distributed", 1, None, None, None, 1) for key in steps)
+        distributed = tuple((*key, "default", "checkout", 0, "null") for key in steps)
+        await backend.commit([Entry(claim, steps=begun, distributed=distributed)])
+
+        async def lock(tx: Transaction) -> dict[str, str]:
+            own = cast("Any", tx)._connection
+            await query(own, "FLUSH STATUS")
+            rows = await tx.fetch("lock_executions", entries=[("order-1",)])
+            assert list(rows) == [("order-1", 1, 0)]
+            return dict(await query(own, "SHOW SESSION STATUS LIKE 'Handler_read_next'"))
+
+        assert await backend.database.run(lock) == {"Handler_read_next": "0"}
+
+
 async def test_an_id_taken_in_between_is_found_out(mysql_database: Database) -> None:
     """An id that another transaction inserts after our look is met as scheduled, not twice."""
     async with engine(mysql_database) as backend:

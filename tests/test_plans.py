@@ -110,6 +110,29 @@ async def test_no_statistics_turn_a_statement_to_a_scan(
             assert re.search(probe, plan), f"{name}:\n{plan}"
 
 
+DISTRIBUTED = """
+INSERT INTO zart_tasks (execution_id, run, step, queue, task, priority)
+SELECT 'e-1', 1, CASE WHEN n > 1 THEN 'step-' || n ELSE '' END, 'default', 'known', 0
+FROM generate_series(1, 10000) AS n;
+ANALYZE zart_tasks
+"""
+"""One execution with all tasks: what waits for its distributed steps, and the steps."""
+WHOLE_KEY = r"Index Cond: \(\(execution_id = .*\) AND \(run = .*\) AND \(step = .*\)\)"
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_an_execution_is_found_among_its_distributed_steps(
+    postgres_database: Database, mode: str
+) -> None:
+    """By its whole key: at the end of each of them, and for each event, all would be read."""
+    statements = Statements(WORDING, Tables())
+    async with planning(postgres_database, mode) as connection:
+        await connection.execute(DISTRIBUTED)
+        for name in ("lock_executions", "offer_at_once"):
+            plan = await _plan(connection, name, statements[name].sql)
+            assert re.search(WHOLE_KEY, plan), f"{name}:\n{plan}"
+
+
 DEAD = """
 INSERT INTO zart_tasks (execution_id, run, step, queue, task, priority, worker)
 SELECT 'e-' || n, 1, '', 'default', 'known', 0, 'worker' FROM generate_series(1, 10000) AS n
@@ -163,6 +186,8 @@ async def test_a_batch_on_sqlite_finds_each_row_by_its_key(sqlite_database: Data
         plan = "; ".join(row[3] for row in rows)
         assert not re.search(r"SCAN (?!json_each|CONSTANT)", plan), f"{name}: {plan}"
         assert not re.search(r"INDEX zart_tasks_worker.*SCAN json_each", plan), f"{name}: {plan}"
+        # An execution's task by its whole key, not among those of its distributed steps.
+        assert name != "lock_executions" or "run=? AND step=?" in plan, plan
     connection.close()
 
 

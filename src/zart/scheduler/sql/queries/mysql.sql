@@ -77,6 +77,7 @@ LIMIT :amount {skip_locked};
 SELECT t.execution_id, t.run, t.wake_seq
 FROM {rows entries: execution_id text} AS r
 STRAIGHT_JOIN {tasks} t FORCE INDEX (PRIMARY) ON t.execution_id = r.execution_id AND t.step = ''
+  AND t.run = (SELECT m.run FROM {tasks} m FORCE INDEX (PRIMARY) WHERE m.execution_id = r.execution_id ORDER BY m.run, m.step LIMIT 1)
 ORDER BY t.execution_id, t.run
 {for_update};
 

@@ -185,9 +185,12 @@ FROM {rows entries: execution_id text, run int, step text, ended int, failed int
 WHERE t.execution_id = r.execution_id AND t.run = r.run AND t.step = r.step;
 
 -- name: lock_executions
+-- With the run, that of its first row, so that the row is found by its whole key: by the execution
+-- alone all of its distributed steps would be read for it, at the end of each of them.
 SELECT t.execution_id, t.run, t.wake_seq
 FROM {rows entries: execution_id text} AS r
 {join} {tasks} t ON t.execution_id = r.execution_id AND t.step = ''
+  AND t.run = (SELECT m.run FROM {tasks} m WHERE m.execution_id = r.execution_id ORDER BY m.run, m.step LIMIT 1)
 ORDER BY t.execution_id, t.run
 {for_update};
 

@@ -194,6 +194,27 @@ WITH held AS (
 )
 SELECT n, wake_seq FROM held;
 
+-- part: first_task
+-- An execution's own task is the first of its rows. Its key is taken from there: by the execution
+-- alone all of its distributed steps would be read for it; and with a step that is written here as
+-- empty, the planner looked by that alone, through all tasks that there are.
+CROSS JOIN LATERAL (
+        SELECT f.run, f.step FROM {tasks} f WHERE f.execution_id = r.execution_id
+        ORDER BY f.run, f.step LIMIT 1
+    ) AS m
+
+-- name: lock_executions
+-- The lateral subquery locks, so it is one probe of the key for each row. The caller orders them.
+SELECT t.execution_id, t.run, t.wake_seq
+FROM {rows entries: execution_id text} AS r
+{first_task}
+CROSS JOIN LATERAL (
+    SELECT t.execution_id, t.run, t.wake_seq FROM {tasks} t
+    WHERE t.execution_id = r.execution_id AND t.run = m.run AND t.step = m.step
+    {for_update}
+) AS t
+WHERE length(m.step) = 0;
+
 -- name: offer_at_once
 -- One event for each execution: the wake sequence that it moves numbers the event.
 WITH woken AS (
@@ -202,7 +223,8 @@ WITH woken AS (
         ready_at = CASE WHEN t.worker IS NULL AND t.pending >= 0 THEN coalesce(t.ready_at, {now}) ELSE t.ready_at END,
         due_at = CASE WHEN t.pending >= 0 THEN NULL ELSE t.due_at END
     FROM {rows entries: execution_id text, delivery text, name text, payload text} AS r
-    WHERE t.execution_id = r.execution_id AND t.step = ''
+    {first_task}
+    WHERE length(m.step) = 0 AND t.execution_id = r.execution_id AND t.run = m.run AND t.step = m.step
     RETURNING t.execution_id, t.wake_seq, r.delivery, r.name, r.payload
 ), put AS (
     INSERT INTO {events} (execution_id, sequence, delivery, name, payload, created_at)
