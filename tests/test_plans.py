@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import apsw
 import asyncpg
@@ -13,10 +14,17 @@ import pytest
 import zart
 from tests.crash.processes import until
 from tests.databases import Database
-from zart.scheduler.sql.postgres import PLANNER, WORDING
+from zart.models import Claim
+from zart.scheduler.entries import Entry, Finish
+from zart.scheduler.sql import postgres
+from zart.scheduler.sql.engine import SqlEngine
+from zart.scheduler.sql.postgres import PLANNER, WORDING, PostgresDatabase
 from zart.scheduler.sql.statements import Statements, Tables
+from zart.scheduler.sql.transaction import Transaction
+from zart.scheduler.sql.transitions.commit import commit_at_once
 from zart.testing.conformance.rows import database_of
 
+ENDED = Finish("completed", "1", None, 1, 0, 1, None)
 WRITTEN = """
 SELECT coalesce(sum(n_tup_upd), 0)::int AS updated, coalesce(sum(n_tup_hot_upd), 0)::int AS in_place
 FROM pg_stat_user_tables WHERE relname = 'zart_executions'
@@ -250,3 +258,54 @@ async def test_the_end_of_an_execution_touches_no_index(postgres_database: Datab
     finally:
         await connection.close()
     assert after["in_place"] > before["in_place"] + 350
+
+
+ONE_ROW = """
+INSERT INTO zart_tasks (execution_id, run, step, queue, task, priority, due_at)
+VALUES ('sleeper', 1, '', 'default', 'known', 0, 1);
+INSERT INTO zart_executions (id, task, queue, priority, input, run, seed, created_at)
+VALUES ('sleeper', 'known', 'default', 0, 'null', 1, 1, 1);
+ANALYZE zart_tasks, zart_executions
+"""
+BURST = """
+INSERT INTO zart_tasks (execution_id, run, step, queue, task, priority, worker)
+SELECT 'e-' || n, 1, '', 'default', 'known', 0, 'worker' FROM generate_series(1, 3000) AS n
+"""
+
+
+async def test_a_plan_of_tables_with_one_row_is_given_up_when_it_is_slow(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server knows that one sleeps; a burst comes; its next ANALYZE is a minute away."""
+    monkeypatch.setattr(postgres, "SLOW", 0.001, raising=False)
+    engine = SqlEngine(PostgresDatabase(postgres_database.url, Tables(), connections=1))
+    sql = engine.database.statements["finish_at_once"].sql
+    plans: list[str] = []
+
+    async def end(tx: Transaction, first: int) -> None:
+        numbers = range(first, first + 100)
+        ends = [Entry(Claim(f"e-{n}", 1, "", 0), ending=ENDED) for n in numbers]
+        await commit_at_once(tx, ends)
+
+    async def explain(tx: Transaction) -> None:
+        own = cast("Any", tx)._connection
+        name = await own.fetchval(
+            "SELECT name FROM pg_prepared_statements WHERE statement = $1", sql
+        )
+        rows = await own.fetch(f"EXPLAIN EXECUTE {name}({', '.join(['NULL'] * 10)})")
+        plans.append("\n".join(row[0] for row in rows))
+
+    try:
+        await engine.database.open()
+        await engine.migrate()
+        connection = await asyncpg.connect(postgres_database.url)
+        await connection.execute(ONE_ROW)
+        for _ in range(8):  # by then a plan is kept
+            await engine.database.run_alone(lambda tx: end(tx, 10_000))
+        await connection.execute(BURST)
+        await engine.database.run_alone(lambda tx: end(tx, 1))
+        await engine.database.run_alone(explain)
+        await connection.close()
+    finally:
+        await engine.close()
+    assert re.search(WHOLE_KEY, plans[0]), plans[0]

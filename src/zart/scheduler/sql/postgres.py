@@ -47,6 +47,10 @@ _encode = msgspec.json.Encoder().encode
 AT_HAND = 2
 """Connections that are kept at hand between two statements: to take one from the pool and to give
 it back starts two tasks, and takes as long as a third of a statement."""
+SLOW = 0.05
+"""Seconds of work on a connection after which it plans its statements anew. A plan that was made
+while the tables held a row, and the server knew it, reads all that there is by now for each row of
+a batch, and is kept until the next ANALYZE. To plan a statement again takes half a millisecond."""
 CANCELLING = 1.0
 """Seconds that a server may take to cancel a statement."""
 _LONG = 86_400.0
@@ -186,10 +190,17 @@ class PostgresDatabase(Database):
             raise RuntimeError("the scheduler is not connected, or closed")
         connection = await self._taken(pool)
         well = False
+        began = time.monotonic()
         try:
             yield connection
             well = not lent
-        except (TimeoutError, asyncio.CancelledError):
+            if well and time.monotonic() - began > SLOW:
+                await self._plan_anew(connection)
+        except TimeoutError:
+            await _end_statement(connection)
+            await self._plan_anew(connection)
+            raise
+        except asyncio.CancelledError:
             await _end_statement(connection)
             raise
         except (asyncpg.InternalClientError, asyncpg.ReadOnlySQLTransactionError):
@@ -203,6 +214,12 @@ class PostgresDatabase(Database):
                 self._at_hand.append(connection)
             else:
                 await pool.release(connection)
+
+    async def _plan_anew(self, connection: Any) -> None:
+        """Forget the plans that a connection keeps, where it does, and the server is PostgreSQL."""
+        if self.server.alone and self.server.can("prepared_statements"):
+            with contextlib.suppress(*self.driver_errors, OSError):
+                await connection.execute("DISCARD PLANS")
 
     async def _taken(self, pool: Any) -> Any:
         while self._at_hand:
