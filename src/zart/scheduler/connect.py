@@ -187,7 +187,9 @@ def _path(url: Any) -> Path:
         )
     if path.startswith("file:"):
         raise ValueError(f"{url!r} holds a URL of SQLite's own, which zart does not take: {_FILE}")
-    return Path(path).absolute()
+    # The locks that show workers as alive lie beside the file: one file must have one name, by
+    # whichever link a process comes to it.
+    return Path(path).resolve()
 
 
 def _path_of_url(url: str) -> str:
