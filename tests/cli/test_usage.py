@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +38,22 @@ def test_wrong_usage_is_one_line_and_exit_code_1(words: tuple[str, ...], said: s
 def test_the_bare_command_shows_its_help() -> None:
     """Without a command it says which there are, one on a line."""
     assert Zart(None).succeed() == Zart(None).succeed("--help")
+
+
+def test_streams_that_the_caller_has_closed_change_no_exit_code(sqlite_database: Database) -> None:
+    """What cannot be said is left out: the command does the same and ends with the same code."""
+    zart = Zart(sqlite_database.url)
+    zart.succeed("migrate")
+    zart.succeed("schedule", "print", "{}", "--id", "p-1")
+    for closed in ("<&- >&-", "2>&-", "2>/dev/full"):
+        call = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "zart"]
+        for words, code in (
+            (("event", "p-1", "ink"), 0),
+            (("wait", "p-1", "--timeout", "1ms"), 2),
+            (("status", "p-2"), 3),
+        ):
+            done = subprocess.run([*call, *words], env=zart.environment, check=False)
+            assert done.returncode == code, (closed, words)
 
 
 def test_a_payload_that_does_not_fit_is_refused(sqlite_database: Database) -> None:

@@ -61,11 +61,23 @@ about.__doc__ = _HELP
 
 def main() -> NoReturn:
     """Run one command and end the process with its exit code."""
+    _replace_closed_streams()
     # A value in the database may hold what the terminal's encoding has no letters for.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(_run())
+
+
+def _replace_closed_streams() -> None:
+    """Where the caller has closed a stream (`zart wait ID 2>&-`), Python has None in its place.
+
+    In the order of their numbers, which these take; they stay open to the end, as Python's own do.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, closefd=False))
 
 
 def _run() -> int:
@@ -85,9 +97,10 @@ def _run() -> int:
 
 def _tell(error: Exception) -> int:
     """One line on stderr; the traceback where it was asked for."""
-    if _wants_traceback():
-        sys.stderr.write(without_secrets("".join(traceback.format_exception(error)), _urls()))
-    sys.stderr.write(f"zart: {without_secrets(in_words(error), _urls())}\n")
+    traced = "".join(traceback.format_exception(error)) if _wants_traceback() else ""
+    text = f"{traced}zart: {in_words(error)}\n"
+    with contextlib.suppress(OSError):  # where it cannot be read, the exit code tells
+        sys.stderr.write(without_secrets(text, _urls()))
     return exit_code(error)
 
 
