@@ -64,6 +64,22 @@ async def test_a_second_signal_stops_at_once(sqlite_database: Database) -> None:
         assert (await scheduler.get("s-1")).status == "pending"
 
 
+async def test_signals_after_its_stop_change_nothing(sqlite_database: Database) -> None:
+    """An impatient Ctrl-C, once more and again: a worker that has stopped ends with code 0."""
+    async with zart.connect(sqlite_database.url) as scheduler:
+        await scheduler.migrate()
+    with Zart(sqlite_database.url).worker("shop") as process:
+        assert process.stderr is not None
+        for line in iter(process.stderr.readline, ""):
+            if "started" in line:
+                break
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.01)
+        code, log = await ended(process)
+    assert (code, len(log.splitlines())) == (0, 1), log
+
+
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 async def test_the_log_is_json_where_it_is_asked_for(
     sqlite_database: Database, options: tuple[str, ...]

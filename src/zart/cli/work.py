@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -79,6 +81,7 @@ def worker(
         with asyncio.Runner() as runner:
             return runner.run(_supervise(cli, line, processes, limit))
     held = None if leash is None else Leash(leash, limit)
+    atexit.register(_hear_no_signals)  # before those of the user's module: it is called after them
     registry = registry_of(target)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_work(cli, registry, config, held))
@@ -143,12 +146,26 @@ async def _work(
         made = _Announced(scheduler, registry, config)
         made.leash = leash
         await made.run()
+        # All is given back by now: one more signal has nothing to break off but the closing.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end_at_once)
     if made.abandoned:
         # Handlers that catch their own cancellation would keep the event loop from closing.
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        _end_at_once()
+
+
+def _hear_no_signals() -> None:
+    """While Python takes itself apart it would die of them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end_at_once(*_: object) -> None:
+    """End the process in good order, whatever still runs in it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ExitCode.SUCCESS)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
