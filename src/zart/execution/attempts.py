@@ -15,7 +15,7 @@ from zart.errors import EncodeError, PayloadTooLargeError
 from zart.execution.failure import failure_of, is_own, write_failure
 from zart.execution.step import StepRules
 from zart.models import Claim, Failure, Outcome, RecordedAttempt
-from zart.scheduler.entries import AttemptRow, Entry
+from zart.scheduler.entries import AttemptRow
 from zart.serialization import Serializer, Shape
 
 __all__ = ["Ended", "Surroundings", "attempt_row", "attempts", "recorded_value"]
@@ -57,10 +57,8 @@ class Surroundings(Protocol):
         """Which attempt at the run this is; 0 for a distributed step, which counts by itself."""
         ...
 
-    def entry(self, **parts: Any) -> Entry: ...
-
-    async def write(self, entry: Entry) -> None:
-        """Commit an entry; unwinds when the claim is lost."""
+    async def record_attempt(self, row: AttemptRow) -> None:
+        """Commit a failed attempt at a step that is still recorded; unwinds for a lost claim."""
         ...
 
     async def back_off(self, step: str, retry_at: int, number: int) -> None:
@@ -148,7 +146,7 @@ async def attempts(
             failure.message,
         )
         row = attempt_row(around, name, number, write_failure(failure), retry_at, deadline, started)
-        await around.write(around.entry(attempts=(row,)))
+        await around.record_attempt(row)
         number += 1
         await around.back_off(name, retry_at, number)
         before = failure

@@ -487,8 +487,8 @@ class StepRun:
     def run_attempt(self) -> int:
         return 0
 
-    async def write(self, entry: Entry) -> None:
-        if await self._ledger.commit(entry) is not Receipt.COMMITTED:
+    async def record_attempt(self, row: AttemptRow) -> None:
+        if await self._ledger.commit(self.entry(attempts=(row,))) is not Receipt.COMMITTED:
             self._why = self._why or Stop.LOST
             raise Suspension
 

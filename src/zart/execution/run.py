@@ -223,6 +223,11 @@ class Run:
         if receipt is not Receipt.COMMITTED:
             self.lose()
 
+    async def record_attempt(self, row: AttemptRow) -> None:
+        """Commit a failed attempt, unless the step has outlived its loop's iteration."""
+        if self.history.keeps(row[2]):
+            await self.write(self.entry(attempts=(row,)))
+
     def lose(self) -> None:
         self.stop = self.stop or Stop.LOST
         raise Suspension

@@ -205,18 +205,24 @@ class TestLoops:
         async def beside(number: int) -> None:
             await over.wait()
             ended.append(number)
+            if ended.count(number) == 1:
+                raise ValueError
 
         @zart.durable("outlived")
         async def outlived() -> None:
+            ctx = zart.context()
+            retry = zart.RetryConfig.fixed(1, "1ms")
             async for number in zart.durable_loop("loop", range(3)):
-                zart.schedule_step("beside", beside, number)
+                ctx.schedule_step("beside", beside, number, retry=retry)
             over.set()
+            while len(ended) < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
             await zart.sleep("1ms")
 
         async with open_scheduler(backend) as scheduler, working(scheduler, outlived):
             handle = await scheduler.schedule(outlived)
             await handle.result(timeout="10s")
-            assert sorted(ended) == [0, 1, 2]
+            assert sorted(ended) == [0, 0, 1, 1, 2, 2]
             assert [s.name for s in await scheduler.timeline(handle.id)] == ["loop", "sleep"]
 
     @guarantee(18, 19)
