@@ -22,9 +22,9 @@ async def scheduler(database: Database) -> AsyncIterator[zart.DurableScheduler]:
 
 
 class SlowFlush:
-    """Holds the flush that has a step's outcome until an execution's end or park has overtaken it.
+    """Holds the flush that has a step's outcome until what must not overtake it has done so.
 
-    Or for a moment: they may wait for it.
+    That is an execution's end or park, or the end of an iteration. Or for a moment: they may wait.
     """
 
     def __init__(self, scheduler: zart.DurableScheduler, step: str) -> None:
@@ -44,7 +44,7 @@ class SlowFlush:
             else:
                 await asyncio.sleep(0.2)  # time for the next claim
         receipts = await self._commit(entries)
-        if any(entry.ending is not None for entry in entries):
+        if any(entry.ending or entry.erased for entry in entries):
             self._overtaken.set()
         return receipts
 
@@ -98,6 +98,33 @@ async def test_a_deadline_does_not_overtake_the_outcome_of_a_step(
         with pytest.raises(zart.ExecutionFailedError, match="did not end within"):
             await handle.result(timeout="10s")
     assert [(s.name, s.outcome) for s in await scheduler.timeline(handle.id)] == [("paid", "ok")]
+
+
+@pytest.mark.guarantee(18, 19)
+async def test_an_iteration_s_end_does_not_overtake_the_outcome_of_a_step_that_was_left(
+    scheduler: zart.DurableScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is dropped with the iteration: committed after that, it would be there for ever."""
+    flush = SlowFlush(scheduler, "loop[0]/beside")
+    monkeypatch.setattr(scheduler.backend, "commit", flush)
+
+    async def beside() -> None: ...
+
+    @zart.durable("looping")
+    async def looping() -> bool:
+        ctx = zart.context()
+        async for number in zart.durable_loop("loop", range(2)):
+            if number == 0:
+                ctx.schedule_step("beside", beside)
+                await flush.held.wait()
+        await zart.sleep("1ms")
+        return await zart.patched("new")
+
+    async with zart.Worker(scheduler, [looping], QUICK):
+        handle = await scheduler.schedule(looping)
+        assert await handle.result(timeout="10s")
+    names = [s.name for s in await scheduler.timeline(handle.id)]
+    assert sorted(names) == ["loop", "new", "sleep"]
 
 
 @pytest.mark.guarantee(16, 19)

@@ -110,6 +110,9 @@ class DurableLoop(AsyncIterator[T], Generic[T, S]):
         if run.stopping:
             await run.refuse()
         await run.catch_up()
+        if not run.branches.alone:
+            # What branches have sent is erased with the rest only where it is there already.
+            await run.ledger.answered(run.claim)
         erased: list[str] = []
         called_off: list[str] = []
         if self.index >= 0:
