@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,43 @@ async def test_stopping_twice_and_stopping_one_that_never_started_is_no_error(
         other = zart.Worker(scheduler, [errand], _config())
         async with other:
             await asyncio.gather(other.stop(), other.stop())
+
+
+@pytest.mark.parametrize("place", ["tables", "lease", "hints"])
+async def test_a_stop_while_it_starts_ends_the_start(
+    database: Database, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Whoever waits for the start hears of it, and nothing of the worker is left."""
+    begun, stopped = threading.Event(), asyncio.Event()
+
+    async def until_stopped(*_: Any) -> None:
+        begun.set()
+        await stopped.wait()
+
+    @asynccontextmanager
+    async def away() -> AsyncGenerator[Any, None]:
+        begun.set()
+        await asyncio.sleep(60)
+        yield
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        with monkeypatch.context() as patch:
+            if place == "tables":
+                patch.setattr(scheduler.backend, "check_tables", until_stopped)
+            elif place == "lease":
+                patch.setattr(scheduler.backend, "lease_session", away)
+            else:
+                patch.setattr(scheduler.wakeups, "attach", until_stopped)
+            worker = zart.Worker(scheduler, [errand], _config(beat="500ms", lease="2s"))
+            starting = asyncio.create_task(worker.start())
+            await asyncio.to_thread(begun.wait, 10)
+            await worker.stop()
+            stopped.set()
+            with pytest.raises(RuntimeError, match="stopped"):
+                await asyncio.wait_for(starting, 5)
+        assert await scheduler.workers() == []
+        assert not [t for t in asyncio.all_tasks() if t.get_name() == "zart-reconcile"]
 
 
 async def test_a_worker_is_told_with_its_times(database: Database) -> None:

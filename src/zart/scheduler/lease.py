@@ -162,6 +162,8 @@ class Lease:
         self._thread = None
         self._valid_until = 0.0
         self._ended = True
+        if self._ready is not None and not self._ready.done():  # its start is waited for still
+            self._ready.set_exception(RuntimeError("the worker was stopped before it had started"))
         if self._thread_loop is not None and self._stop is not None:
             try:
                 self._thread_loop.call_soon_threadsafe(self._stop.set)

@@ -133,15 +133,18 @@ class Worker:
 
         Waits for a database that is not up yet, as every operation does; raises
         `DatabaseUnavailableError` when it does not come, and `MigrationError` when its tables are
-        not there or a newer zart has changed them beyond what this one can work with.
+        not there or a newer zart has changed them beyond what this one can work with. A worker
+        that has been stopped, also while it waits here, raises `RuntimeError`.
         """
         await self._backend.check_tables()
+        self._refuse_if_stopped()
         try:
             await self._lease.start()
             wakeups = self.scheduler.wakeups
             await wakeups.attach(self._ready, READY)
             await wakeups.attach(self._woken, WOKEN)
             await wakeups.attach(self._time, DUE)
+            self._refuse_if_stopped()
             self.scheduler.intake.add(self)
         except BaseException:
             self._let_go()
@@ -156,6 +159,10 @@ class Worker:
         # else does: a task that waits with a time-out is cancelled by that, too, for a moment.
         self.loop_ends = self._duties[-1].cancelling
         _log.info("worker %s started: %s", self.id, ", ".join(self._executor.names) or "no tasks")
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopping:
+            raise RuntimeError("the worker has been stopped: make a new one")
 
     async def stop(self, *, timeout: Duration | None = None) -> None:
         """Stop claiming, let running tasks end within the timeout, give the rest back at once.
