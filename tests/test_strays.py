@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from zart.scheduler import strays
 from zart.scheduler import worker as polling
 from zart.testing.conformance.harness import QUICK, eventually, working
 from zart.testing.conformance.mortal import reached
+
+SELDOM = zart.WorkerConfig(concurrency=20, shutdown_timeout="2s", poll_interval="10s")
+"""It knows for long that nothing waits: what is scheduled beside it is its own."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +46,15 @@ class Slow:
         self.again = asyncio.Event()
         """Set by the next claim: what the late answer brought has been dealt with by then."""
 
-    def begin(self) -> None:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing is held back any more at the end, however that comes."""
         setattr(self._backend, self._method, self.call)
         self._backend.give_back = self.give_back
+        try:
+            yield
+        finally:
+            self.answered.set()
 
     async def give_back(self, *arguments: Any) -> None:
         await self._give_back(*arguments)
@@ -85,20 +95,20 @@ async def test_a_claim_that_was_given_back_is_not_begun_by_its_late_answer(
 ) -> None:
     """Another worker is at it by then: two of them would run its steps side by side."""
     work, slow = Work(), Slow(scheduler, "claim")
-    slow.begin()
     async with (
         zart.connect(database.url) as elsewhere,
         working(scheduler, work.task) as worker,
     ):
-        handle = await elsewhere.schedule(work.task, "it")
-        await reached(slow.given_back)
-        async with working(elsewhere, work.task):
-            await reached(work.inside)
-            slow.answered.set()
-            await reached(slow.again)
-            assert worker.running == 0
-            work.go_on.set()
-            assert await handle.result(timeout="10s") == "it"
+        with slow.held():
+            handle = await elsewhere.schedule(work.task, "it")
+            await reached(slow.given_back)
+            async with working(elsewhere, work.task):
+                await reached(work.inside)
+                slow.answered.set()
+                await reached(slow.again)
+                assert worker.running == 0
+                work.go_on.set()
+                assert await handle.result(timeout="10s") == "it"
     assert work.begun == ["it"]
 
 
@@ -110,21 +120,21 @@ async def test_an_execution_that_was_given_back_is_not_begun_by_its_late_inserti
     work, slow = Work(), Slow(scheduler, "schedule_each")
     async with (
         zart.connect(database.url) as elsewhere,
-        working(scheduler, work.task) as worker,
+        working(scheduler, work.task, config=SELDOM) as worker,
     ):
         for number in range(3):  # so that the worker finds nothing left to claim
             await (await scheduler.schedule(work.task, f"{number}")).result(timeout="10s")
-        slow.begin()
-        scheduling = asyncio.create_task(scheduler.schedule(work.task, "it", id="it"))
-        await reached(slow.given_back)
-        # It may have been claimed again by the same worker; if not, by this one.
-        async with working(elsewhere, work.task):
-            await reached(work.inside)
-            slow.answered.set()
-            handle = await scheduling
-            work.go_on.set()
-            assert await handle.result(timeout="10s") == "it"
-            await eventually(lambda: _value(worker.running == 0))
+        with slow.held():
+            scheduling = asyncio.create_task(scheduler.schedule(work.task, "it", id="it"))
+            await reached(slow.given_back)
+            # It may have been claimed again by the same worker; if not, by this one.
+            async with working(elsewhere, work.task):
+                await reached(work.inside)
+                slow.answered.set()
+                handle = await scheduling
+                work.go_on.set()
+                assert await handle.result(timeout="10s") == "it"
+                await eventually(lambda: _value(worker.running == 0))
     assert work.begun.count("it") == 1
 
 
