@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import queue
 import threading
@@ -45,7 +46,10 @@ BUSY_MILLISECONDS = 10_000
 LOOK, SELDOM = 0.001, 1.0
 """Seconds between looks for other processes' commits right after the file was written to, and when
 that is long ago."""
+_OPEN = apsw.SQLITE_OPEN_READWRITE
+_CREATE = _OPEN | apsw.SQLITE_OPEN_CREATE
 _encode = msgspec.json.Encoder().encode
+_log = logging.getLogger("zart.database")
 
 
 def _rows(columns: Sequence[Column], place: Callable[[str], str]) -> str:
@@ -213,11 +217,15 @@ def _spread(rows: Sequence[Any]) -> Sequence[str]:
     return (_encode(rows).decode(),)
 
 
-def _open(path: Path) -> apsw.Connection:
+def _open(path: Path, *, create: bool = False) -> apsw.Connection:
     try:
-        connection = apsw.Connection(str(path))
+        connection = apsw.Connection(str(path), flags=_CREATE if create else _OPEN)
     except apsw.CantOpenError as error:
-        reason = "" if path.parent.is_dir() else f": there is no folder {path.parent}"
+        reason = ""
+        if not path.parent.is_dir():
+            reason = f": there is no folder {path.parent}"
+        elif not create and not path.exists():
+            reason = ": it is not there any more"
         raise apsw.CantOpenError(f"{path} cannot be opened{reason}") from error
     connection.set_busy_timeout(BUSY_MILLISECONDS)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -226,6 +234,15 @@ def _open(path: Path) -> apsw.Connection:
     # which took a third of a flush's time.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file lies at a path now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 async def _to_its_end(thread: Executor, function: Callable[..., T], *arguments: Any) -> T:
@@ -287,6 +304,9 @@ class _Thread:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._started = False
         self._closed = False
+        self._connection: apsw.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        """Which file the connection was opened on, the last time."""
         self._changed: Callable[[], None] | None = None
         self._version = 0
         self._next_look = 0.0
@@ -348,28 +368,45 @@ class _Thread:
 
     def _hand(self, item: _Job | None) -> None:
         self._jobs.put(item)
-        if self._watch is not None:
-            self._watch.ring()
+        if (watch := self._watch) is not None:
+            watch.ring()
 
     def _serve(self) -> None:
-        connection: apsw.Connection | None = None
-        while (item := self._next(connection)) is not None:
+        while (item := self._next()) is not None:
             job, reply = item
             try:
-                if connection is None:
-                    connection = _open(self._path)
-                result = job(connection)
+                result = job(self._opened())
             except BaseException as error:
                 reply(None, error)
             else:
                 reply(result, None)
             del item, job, reply
+        self._close()
+
+    def _opened(self) -> apsw.Connection:
+        """A connection to the file that lies there now.
+
+        One that has been deleted, or another put in its place, would go on to take all that is
+        written, and keep nothing of it.
+        """
+        file = _file(self._path)
+        if self._connection is not None and file != self._file:
+            _log.warning("%s has been deleted or replaced: it is opened anew", self._path)
+            self._close()
+        if self._connection is None:
+            self._connection = _open(self._path, create=self._file is None)
+            self._file = _file(self._path)
+        return self._connection
+
+    def _close(self) -> None:
         if self._watch is not None:
             self._watch.close()
-        if connection is not None:
-            connection.close(True)
+        if self._connection is not None:
+            self._connection.close(True)
+        self._watch = self._connection = None
+        self._has_tried = False
 
-    def _next(self, connection: apsw.Connection | None) -> _Job | None:
+    def _next(self) -> _Job | None:
         """The next job; while it is watched, a look at the file whenever others may have committed.
 
         What is written is in the file some time before its commit can be seen, as long as a flush
@@ -377,6 +414,7 @@ class _Thread:
         gone by since. One a second is for what is not told of.
         """
         # Kept for the length of a look: `unwatch` may come from the other thread in the middle.
+        connection = self._connection
         while (changed := self._changed) is not None and connection is not None:
             if not self._has_tried:
                 self._try_to_watch(connection)
@@ -418,11 +456,12 @@ class _FileSession:
         self._path = path
         self._statements = statements
         self._connection = _open(path)
+        self._file = _file(path)
         self._held: list[tuple[int, Path]] = []
 
     @property
     def broken(self) -> bool:
-        return False
+        return _file(self._path) != self._file
 
     async def run(self, work: Work[T]) -> T:
         return _transact(self._connection, self._statements, work, 1, "BEGIN IMMEDIATE")
