@@ -17,7 +17,8 @@ import zart
 from tests.crash.processes import until
 from tests.databases import Database
 from tests.marks import hinted
-from zart.models import Claimed
+from zart.models import Claim, Claimed
+from zart.scheduler import worker as polling
 from zart.scheduler.entries import Entry, Park, Receipt
 from zart.scheduler.sql import sqlite
 from zart.scheduler.wakeup import READY, Bell
@@ -86,6 +87,55 @@ async def test_an_event_just_before_the_park_resumes_at_once(
             handle = await scheduler.schedule(listens)
             assert await handle.result(timeout="10s") == "now"
         assert parks[:1] == [Receipt.READY]
+
+
+@guarantee(16)
+async def test_an_event_just_before_a_wait_in_place_resumes_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told of while the branch was busy with a step, and no other waited."""
+    monkeypatch.setattr(polling, "RECONCILE", 60.0)
+    busy, free, heard = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @zart.step
+    async def other_work() -> None:
+        await heard.wait()
+
+    @zart.step
+    async def work_before() -> None:
+        busy.set()
+        await free.wait()
+
+    async def hears() -> Any:
+        await work_before()
+        word = await zart.wait_for_event("word")
+        heard.set()
+        return word
+
+    @zart.durable("busy")
+    async def busily() -> Any:
+        _, word = await asyncio.gather(other_work(), hears())
+        return word
+
+    async with zart.connect(database.url) as scheduler:
+        await scheduler.migrate()
+        owned = scheduler.backend.owned
+        looks: list[str] = []
+
+        async def counted(worker: str) -> dict[Claim, int]:
+            found = await owned(worker)
+            looks.append(worker)
+            return found
+
+        monkeypatch.setattr(scheduler.backend, "owned", counted)
+        async with zart.Worker(scheduler, [busily], SELDOM):
+            handle = await scheduler.schedule(busily)
+            await asyncio.wait_for(busy.wait(), 10)
+            before = len(looks)
+            await handle.offer_event("word", "now")
+            await until(lambda: len(looks) > before, "it is told, and nobody waits", seconds=10)
+            free.set()
+            assert await handle.result(timeout="10s") == "now"
 
 
 @guarantee(15)

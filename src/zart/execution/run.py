@@ -510,6 +510,8 @@ class Run:
             self.has_steps = True
             self.write_soon(self.entry(steps=(row,)))
         timer = self._alarm(waiting)
+        if not self.branches.waits:
+            self.ledger.look()
         try:
             await self.branches.wait(waiting)
         finally:

@@ -54,6 +54,13 @@ class Ledger(Protocol):
         """Write an entry; the future has its receipt after the commit."""
         ...
 
+    def look(self) -> None:
+        """Look soon for what has come for the running: a hint of it may have come too early.
+
+        It is passed on to those that wait in place, and one that begins to was none of them then.
+        """
+        ...
+
     async def answered(self, claim: Claim) -> None:
         """Return once nothing that was to be written under a claim is under way any more."""
         ...

@@ -502,6 +502,10 @@ class Worker:
         """Write an entry with whatever else is pending; rings whom it concerns when it is done."""
         return self._journal.submit(entry)
 
+    def look(self) -> None:
+        """Look soon for what has come for the running tasks."""
+        self._woken.ring()
+
     async def answered(self, claim: Claim) -> None:
         """Return once nothing that was to be written under a claim is under way any more."""
         await self._journal.answered(lambda entry: entry.claim == claim)
