@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -256,11 +256,10 @@ class _MySQLTransaction:
         cursor = await run(self._connection, named.sql, tuple(named.bind(values, _spread)))
         return cast("list[Row]", await cursor.fetchall())
 
-    async def _fence(self, entries: Sequence[Row], unchanged: Sequence[Row]) -> list[Row]:
+    async def _fence(self, entries: Sequence[Row], unchanged: Container[Row]) -> list[Row]:
         """Lock tasks, and change those that nothing else will: of another claim none."""
         rows = await self._rows(self._statements["fence"], {"entries": entries})
-        held = {row[:4] for row in rows}
-        if keys := [key[:3] for key in unchanged if key in held]:
+        if keys := [row[:3] for row in rows if row[:4] in unchanged]:
             await self.execute("touch_tasks", entries=keys)
         return rows
 

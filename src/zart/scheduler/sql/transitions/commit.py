@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from zart.models import Claim, Failure, Status
+from zart.models import Failure, Status
 from zart.scheduler.entries import Entry, Finish, FinishStep, NewExecution, Park, Receipt
 from zart.scheduler.sql.transaction import Row, Transaction
 from zart.scheduler.sql.transitions.schedule import insert_executions, same_work
@@ -176,10 +176,11 @@ async def _lock_parents(tx: Transaction, entries: Sequence[Entry]) -> None:
 
 async def _fence(tx: Transaction, entries: Sequence[Entry]) -> tuple[list[Receipt], list[int]]:
     """Each entry's receipt, and its task's wake sequence as it is under the lock."""
-    keys = {_key(e.claim) for e in entries}
+    keys = {(e.claim.execution_id, e.claim.run, e.claim.step, e.claim.epoch) for e in entries}
     # An end and a park change the task's row by themselves.
-    changed = {_key(e.claim) for e in entries if e.ending and e.unless_woken is None}
-    rows = await tx.fetch("fence", entries=sorted(keys), unchanged=sorted(keys - changed))
+    ending = [e.claim for e in entries if e.ending and e.unless_woken is None]
+    changed = {(c.execution_id, c.run, c.step, c.epoch) for c in ending}
+    rows = await tx.fetch("fence", entries=sorted(keys), unchanged=keys - changed)
     held = {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
     receipts: list[Receipt] = []
     wakes: list[int] = []
@@ -194,10 +195,6 @@ async def _fence(tx: Transaction, entries: Sequence[Entry]) -> tuple[list[Receip
         else:
             receipts.append(Receipt.COMMITTED)
     return receipts, wakes
-
-
-def _key(claim: Claim) -> tuple[str, int, str, int]:
-    return claim.execution_id, claim.run, claim.step, claim.epoch
 
 
 class _Batch:
