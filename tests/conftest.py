@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import zart
 from tests import databases, figures
 from tests.databases import Database
 from tests.servers import RunServers, ServerError
@@ -103,6 +104,14 @@ def database(request: pytest.FixtureRequest) -> Database:
     """An empty database; the test runs once for each selected kind."""
     made: Database = request.getfixturevalue(f"{request.param}_database")
     return made
+
+
+@pytest.fixture
+async def scheduler(database: Database) -> AsyncIterator[zart.DurableScheduler]:
+    """A scheduler on a database of its own, with its tables."""
+    async with zart.connect(database.url) as made:
+        await made.migrate()
+        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from zart.scheduler.sql import sqlite
 from zart.testing.conformance.harness import eventually
 
 QUICK = WorkerConfig(concurrency=10, shutdown_timeout="2s", poll_interval="20ms")
-
-
-@pytest.fixture
-async def scheduler(database: Database) -> AsyncIterator[zart.DurableScheduler]:
-    async with zart.connect(database.url) as made:
-        await made.migrate()
-        yield made
 
 
 # -- a caught failure replays as the same one ---------------------------------------------------

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 import zart
-from tests.databases import Database
 from zart.models import Claim, ClaimedTask
 from zart.scheduler.entries import Entry, Receipt
 from zart.testing.conformance.harness import QUICK, eventually
-
-
-@pytest.fixture
-async def scheduler(database: Database) -> AsyncIterator[zart.DurableScheduler]:
-    async with zart.connect(database.url) as made:
-        await made.migrate()
-        yield made
 
 
 class SlowFlush:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,13 +13,6 @@ from zart.scheduler.entries import Entry
 from zart.scheduler.sql.engine import SqlEngine
 from zart.testing.conformance.harness import guarantee
 from zart.testing.conformance.rows import database_of, run_sql
-
-
-@pytest.fixture
-async def scheduler(database: Database) -> AsyncIterator[zart.DurableScheduler]:
-    async with zart.connect(database.url) as made:
-        await made.migrate()
-        yield made
 
 
 async def forget_claims(scheduler: zart.DurableScheduler) -> None:

@@ -19,7 +19,7 @@ from zart.scheduler.entries import Entry, Finish
 from zart.scheduler.sql import postgres
 from zart.scheduler.sql.engine import SqlEngine
 from zart.scheduler.sql.postgres import PLANNER, WORDING, PostgresDatabase
-from zart.scheduler.sql.statements import Statements, Tables
+from zart.scheduler.sql.statements import Statement, Statements, Tables
 from zart.scheduler.sql.transaction import Transaction
 from zart.scheduler.sql.transitions.commit import commit_at_once
 from zart.testing.conformance.rows import database_of
@@ -180,6 +180,12 @@ async def _plan(
     return "\n".join(row[0] for row in rows)
 
 
+def _plan_on_sqlite(connection: apsw.Connection, statement: Statement) -> str:
+    bound = [None] * len(statement.parameters)
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", bound)
+    return "; ".join(row[3] for row in rows)
+
+
 async def test_a_batch_on_sqlite_finds_each_row_by_its_key(sqlite_database: Database) -> None:
     """No table is read from end to end, and no batch again and again for each row of a table."""
     async with zart.connect(sqlite_database.url) as scheduler:
@@ -189,9 +195,7 @@ async def test_a_batch_on_sqlite_finds_each_row_by_its_key(sqlite_database: Data
     for name in statements:
         if name in FOR_PEOPLE or name.startswith("doctor_"):
             continue
-        sql = statements[name].sql
-        rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))
-        plan = "; ".join(row[3] for row in rows)
+        plan = _plan_on_sqlite(connection, statements[name])
         assert not re.search(r"SCAN (?!json_each|CONSTANT)", plan), f"{name}: {plan}"
         assert not re.search(r"INDEX zart_tasks_worker.*SCAN json_each", plan), f"{name}: {plan}"
         # An execution's task by its whole key, not among those of its distributed steps.
@@ -227,11 +231,7 @@ async def test_a_list_of_the_few_does_not_go_through_a_file(sqlite_database: Dat
         statements = database_of(scheduler).statements
     connection = apsw.Connection(sqlite_database.url.removeprefix("sqlite:///"))
     alive, failed = (
-        "; ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", bound))
-        for sql, bound in (
-            (statements[name].sql, [None] * len(statements[name].parameters))
-            for name in ("list_alive", "list_failed")
-        )
+        _plan_on_sqlite(connection, statements[name]) for name in ("list_alive", "list_failed")
     )
     connection.close()
     assert "SCAN t" in alive, alive
@@ -277,7 +277,7 @@ async def test_a_plan_of_tables_with_one_row_is_given_up_when_it_is_slow(
     postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server knows that one sleeps; a burst comes; its next ANALYZE is a minute away."""
-    monkeypatch.setattr(postgres, "SLOW", 0.001, raising=False)
+    monkeypatch.setattr(postgres, "SLOW", 0.001)
     engine = SqlEngine(PostgresDatabase(postgres_database.url, Tables(), connections=1))
     sql = engine.database.statements["finish_at_once"].sql
     plans: list[str] = []

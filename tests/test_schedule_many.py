@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 import zart
-from tests.databases import Database
 from zart.scheduler import durable
 from zart.scheduler.sql.statements import Statement
 from zart.scheduler.sql.transitions import schedule
@@ -27,13 +25,6 @@ async def echo(number: int) -> int:
 @zart.durable("text")
 async def text(data: str) -> None:
     """Takes as much as it is given."""
-
-
-@pytest.fixture
-async def scheduler(database: Database) -> AsyncIterator[zart.DurableScheduler]:
-    async with zart.connect(database.url) as made:
-        await made.migrate()
-        yield made
 
 
 def _ids(amount: int) -> list[str]:

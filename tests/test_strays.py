@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,13 +24,6 @@ SELDOM = zart.WorkerConfig(concurrency=20, shutdown_timeout="2s", poll_interval=
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strays, "STRAY", 0.05)
     monkeypatch.setattr(polling, "RECONCILE", 0.02)
-
-
-@pytest.fixture
-async def scheduler(database: Database) -> AsyncIterator[zart.DurableScheduler]:
-    async with zart.connect(database.url) as made:
-        await made.migrate()
-        yield made
 
 
 class Slow:

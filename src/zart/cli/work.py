@@ -81,7 +81,9 @@ def worker(
         with asyncio.Runner() as runner:
             return runner.run(_supervise(cli, line, processes, limit))
     held = None if leash is None else Leash(leash, limit)
-    atexit.register(_hear_no_signals)  # before those of the user's module: it is called after them
+    # While Python takes itself apart it would die of one. Before those of the user's module, so
+    # that it is called after them.
+    atexit.register(_answer_signals, signal.SIG_IGN)
     registry = registry_of(target)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_work(cli, registry, config, held))
@@ -147,17 +149,16 @@ async def _work(
         made.leash = leash
         await made.run()
         # All is given back by now: one more signal has nothing to break off but the closing.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _end_at_once)
+        _answer_signals(_end_at_once)
     if made.abandoned:
         # Handlers that catch their own cancellation would keep the event loop from closing.
         _end_at_once()
 
 
-def _hear_no_signals() -> None:
-    """While Python takes itself apart it would die of them."""
+def _answer_signals(handler: Callable[..., None] | signal.Handlers) -> None:
+    """From now on answer those that stop a worker so, once it has stopped."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, handler)
 
 
 def _end_at_once(*_: object) -> None:
